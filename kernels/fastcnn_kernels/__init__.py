@@ -1,0 +1,1 @@
+"""The kernels behind fastcnn: one folder per op family, one table (`table.KERNELS`); see kernels/README.md."""

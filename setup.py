@@ -1,0 +1,100 @@
+"""Build the Cython extensions, each once per CPU level, from one source.
+
+Everything else is in pyproject.toml. An extension named ``fastcnn_kernels.gemm.<level>.cython_`` is the
+module ``fastcnn_kernels.gemm.cython_`` compiled for that level; ``fastcnn_kernels.cpu`` puts the folder of
+the level in use on the family's ``__path__``, so the import system itself picks the right one.
+
+Environment variables read here: ``FASTCNN_BOUNDSCHECK=1`` restores Cython's bounds checks, and
+``FASTCNN_SANITIZE=1`` builds for AddressSanitizer and UBSan.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").glob("fastcnn_kernels/*/cython_.pyx"))
+PROBE = "kernels/fastcnn_kernels/cpu_probe.pyx"
+if not SOURCES or not (ROOT / PROBE).exists():
+    raise SystemExit("setup.py: no Cython source found under kernels/fastcnn_kernels; is the source tree complete?")
+
+# Folder name of each level -> the compiler flag that selects it (GCC and Clang).
+LEVELS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    LEVELS |= {"x86_64_v3": ["-march=x86-64-v3"], "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+
+BOUNDSCHECK = os.environ.get("FASTCNN_BOUNDSCHECK") == "1"
+SANITIZE = os.environ.get("FASTCNN_SANITIZE") == "1"
+
+
+class BuildPerLevel(build_ext):
+    """Cythonize each source once under its canonical name, then compile it for every level."""
+
+    def finalize_options(self):
+        """Let setuptools see no .pyx it would want to translate by itself."""
+        super().finalize_options()
+        self.swig_opts = []
+
+    def build_extension(self, ext):
+        """Compile one source for one level, with its objects kept apart from the other levels'."""
+        parts = ext.name.split(".")
+        level = parts[-2] if parts[-2] in LEVELS else ""
+        canonical = ".".join(part for part in parts if part != level)
+        (translated,) = cythonize(
+            [Extension(canonical, ext.pyx_sources, depends=ext.depends)],
+            build_dir=os.path.join(self.build_temp, "c"),
+            include_path=["kernels"],
+            compiler_directives={
+                "language_level": 3, "boundscheck": BOUNDSCHECK, "wraparound": False, "cdivision": True,
+                "initializedcheck": False, "freethreading_compatible": True, "embedsignature": True,
+            },
+        )  # fmt: skip
+        ext.sources = translated.sources
+        self.add_compiler_flags(ext, level)
+        base_temp = self.build_temp
+        self.build_temp = os.path.join(base_temp, level or "plain")
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = base_temp
+
+    def add_compiler_flags(self, ext, level):
+        """Flags of the level; OpenMP where the compiler has it under its usual name."""
+        if self.compiler.compiler_type == "msvc":
+            ext.extra_compile_args = ["/O2", "/openmp"]
+            return
+        ext.extra_compile_args = ["-O3", "-fno-math-errno", "-fno-trapping-math", *LEVELS.get(level, [])]
+        if platform.system() != "Darwin":  # Apple's clang ships no OpenMP runtime
+            ext.extra_compile_args.append("-fopenmp")
+            ext.extra_link_args = ["-fopenmp"]
+        if SANITIZE:
+            flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+            ext.extra_compile_args += flags
+            ext.extra_link_args = [*ext.extra_link_args, *flags]
+
+
+def extension(name, source):
+    """Return an Extension whose Cython source is still listed after the C file takes its place."""
+    headers = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").rglob("*.h"))
+    ext = Extension(name, [source], depends=headers, include_dirs=["kernels"])
+    ext.pyx_sources = [source]
+    return ext
+
+
+def name_of(source, level):
+    """Map kernels/fastcnn_kernels/gemm/cython_.pyx to fastcnn_kernels.gemm.<level>.cython_."""
+    *folders, file = Path(source).with_suffix("").parts[1:]
+    return ".".join([*folders, level, file])
+
+
+setup(
+    ext_modules=[
+        extension("fastcnn_kernels.cpu_probe", PROBE),
+        *(extension(name_of(source, level), source) for source in SOURCES for level in LEVELS),
+    ],
+    cmdclass={"build_ext": BuildPerLevel},
+)
