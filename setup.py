@@ -34,11 +34,6 @@ SANITIZE = os.environ.get("FASTCNN_SANITIZE") == "1"
 class BuildPerLevel(build_ext):
     """Cythonize each source once under its canonical name, then compile it for every level."""
 
-    def finalize_options(self):
-        """Let setuptools see no .pyx it would want to translate by itself."""
-        super().finalize_options()
-        self.swig_opts = []
-
     def build_extension(self, ext):
         """Compile one source for one level, with its objects kept apart from the other levels'."""
         parts = ext.name.split(".")
@@ -62,12 +57,20 @@ class BuildPerLevel(build_ext):
         finally:
             self.build_temp = base_temp
 
+    def copy_extensions_to_source(self):
+        """Make the level folders, which exist in no checkout, for in-place and editable builds."""
+        build_py = self.get_finalized_command("build_py")
+        for ext in self.extensions:
+            package = ext.name.rpartition(".")[0]
+            os.makedirs(build_py.get_package_dir(package), exist_ok=True)
+        super().copy_extensions_to_source()
+
     def add_compiler_flags(self, ext, level):
         """Flags of the level; OpenMP where the compiler has it under its usual name."""
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = ["/O2", "/openmp"]
             return
-        ext.extra_compile_args = ["-O3", "-fno-math-errno", "-fno-trapping-math", *LEVELS.get(level, [])]
+        ext.extra_compile_args = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", *LEVELS.get(level, [])]
         if platform.system() != "Darwin":  # Apple's clang ships no OpenMP runtime
             ext.extra_compile_args.append("-fopenmp")
             ext.extra_link_args = ["-fopenmp"]

@@ -1,0 +1,169 @@
+"""Where everything lies: the address tables behind the convolution kernels, from shapes alone, shared by the twins.
+
+Offsets and steps are in elements. A `Product` is one matrix product over shifted rows (see ``cython_.pyx``); the
+forward pass is one, the input gradient one for each remainder of the pixel's position modulo the stride.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+#: Plans kept: more than the layers of any network in one process, at a few kilobytes each.
+CACHED_PLANS = 1024
+
+
+class Planes(NamedTuple):
+    """Padded copy of an image: ``rows`` x ``pitch`` each, columns sorted by remainder modulo ``stride_w``."""
+
+    top: int  # rows of zeros above the image; negative crops
+    left: int
+    rows: int
+    pitch: int  # stride_w * (columns of one remainder)
+    stride_w: int
+    copied: bool  # False: the image serves as it is
+    pads: bool  # some zeros of the padding take part in the sums
+
+
+class Product(NamedTuple):
+    """Tables of one matrix product; see ``shifted_gemm`` for their meaning."""
+
+    table: np.ndarray  # rows: shape (N, P, Q, groups, M, L); source steps; weight steps; out steps; padded by 0
+    source_offset: np.ndarray  # (L,)
+    weight_offset: np.ndarray  # (L,)
+    out_start: int
+
+
+class Plan(NamedTuple):
+    """One call: the planes to copy, then the products."""
+
+    planes: Planes
+    products: tuple[Product, ...]
+    covers_out: bool  # False: some outputs meet no tap and are zero
+
+
+class WeightPlan(NamedTuple):
+    """The weight gradient: channels-last image, and one column per (t, c)."""
+
+    planes: Planes
+    pixel_steps: np.ndarray  # (3,) steps of image, output row, output column in the channels-last image
+    column_offset: np.ndarray  # (T * C/groups,) offset of column (t, c) from its pixel
+    column_out: np.ndarray  # (T * C/groups,) offset of column (t, c) in one filter of dw
+
+
+def _planes(H, W, top, left, rows, columns, stride_w):
+    """Planes that hold `rows` x `columns` of the image padded by `top` and `left`."""
+    width = -(-columns // stride_w)
+    copied = top != 0 or left != 0 or stride_w > 1 or rows > H or columns != W
+    pads = top > 0 or left > 0 or rows > H + top or columns > W + left
+    return Planes(top, left, rows if copied else H, stride_w * width, stride_w, copied, pads)
+
+
+def _table(shape, source_steps, weight_steps, out_steps):
+    table = np.zeros((4, 6), np.intp)
+    for row, values in zip(table, (shape, source_steps, weight_steps, out_steps), strict=True):
+        row[: len(values)] = values
+    return table
+
+
+def _sum(*axes):
+    """Offsets over the outer product of several axes, the last one fastest."""
+    total = np.zeros((1,), np.intp)
+    for axis in axes:
+        total = (total[:, None] + np.asarray(axis, np.intp)[None, :]).ravel()
+    return total
+
+
+@lru_cache(CACHED_PLANS)
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
+    """Plan of ``conv2d``."""
+    (N, C, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+    (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
+    planes = _planes(H, W, top, left, (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1, sw)
+    plane, width = planes.rows * planes.pitch, planes.pitch // sw
+    columns = [s * dw % sw * width + s * dw // sw for s in range(S)]
+    product = Product(
+        _table(
+            (N, P, Q, groups, K // groups, Cg * R * S),
+            (C * plane, sh * planes.pitch, Cg * plane),
+            (Cg * R * S, K // groups * Cg * R * S),
+            (K * P * Q, Q, 1, P * Q),
+        ),
+        _sum(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, columns),
+        np.arange(Cg * R * S, dtype=np.intp),
+        0,
+    )
+    return Plan(planes, (product,), True)
+
+
+def _remainder_taps(size, stride, before, filter_size, dilation):
+    """For each remainder a of a pixel's position: its taps, and the row of dy each reads relative to h // stride."""
+    taps = []
+    for a in range(min(stride, size)):
+        offsets = [(r, a + before - r * dilation) for r in range(filter_size)]
+        taps.append([(r, offset // stride) for r, offset in offsets if offset % stride == 0])
+    return taps
+
+
+@lru_cache(CACHED_PLANS)
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups):
+    """Plan of ``conv2d_grad_input``: one product for each remainder (a, b) that meets a tap."""
+    (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
+    (sh, sw), Kg = stride, K // groups
+    row_taps = _remainder_taps(H, sh, padding[0], R, dilation[0])
+    column_taps = _remainder_taps(W, sw, padding[2], S, dilation[1])
+
+    def reach(taps, size, stride):
+        """Lowest and highest row of dy that any tap reads."""
+        ends = [
+            (offset, offset + (size - a + stride - 1) // stride - 1)
+            for a, found in enumerate(taps)
+            for _, offset in found
+        ]
+        return min((low for low, _ in ends), default=0), max((high for _, high in ends), default=0)
+
+    (low_h, high_h), (low_w, high_w) = reach(row_taps, H, sh), reach(column_taps, W, sw)
+    planes = _planes(P, Q, -low_h, -low_w, high_h - low_h + 1, high_w - low_w + 1, 1)
+    if not planes.copied:
+        low_h = low_w = 0
+    plane = planes.rows * planes.pitch
+    products = []
+    for a, rows in enumerate(row_taps):
+        for b, columns in enumerate(column_taps):
+            if not rows or not columns:
+                continue
+            Pa, Qb = -(-(H - a) // sh), -(-(W - b) // sw)
+            products.append(
+                Product(
+                    _table(
+                        (N, Pa, Qb, groups, Cg, Kg * len(rows) * len(columns)),
+                        (K * plane, planes.pitch, Kg * plane),
+                        (R * S, Kg * Cg * R * S),
+                        (C * H * W, sh * W, sw, H * W),
+                    ),
+                    _sum(
+                        np.arange(Kg) * plane,
+                        [(offset - low_h) * planes.pitch for _, offset in rows],
+                        [offset - low_w for _, offset in columns],
+                    ),
+                    _sum(np.arange(Kg) * Cg * R * S, [r * S for r, _ in rows], [s for s, _ in columns]),
+                    a * W + b,
+                )
+            )
+    covers_out = all(row_taps) and all(column_taps)
+    return Plan(planes, tuple(products), covers_out)
+
+
+@lru_cache(CACHED_PLANS)
+def grad_weight(dy_shape, x_shape, out_shape, stride, padding, dilation, groups):
+    """Plan of ``conv2d_grad_weight``."""
+    (P, Q), (_, C, H, W), (_, Cg, R, S) = dy_shape[2:], x_shape, out_shape
+    (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
+    rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
+    planes = _planes(H, W, top, left, rows, columns, 1)._replace(rows=rows, pitch=columns, copied=True)
+    return WeightPlan(
+        planes,
+        np.array([rows * columns * C, sh * columns * C, sw * C], np.intp),
+        _sum(np.arange(R) * dh * columns * C, np.arange(S) * dw * C, np.arange(Cg)),
+        _sum(np.arange(R) * S, np.arange(S), np.arange(Cg) * R * S),
+    )

@@ -1,0 +1,66 @@
+/* The register-blocked micro-kernel of every dense kernel here, and the few vector loops around it.
+ *
+ *     C[mr, NR] (+)= A[mr, L] . B[L, NR]
+ *
+ * packed order of one panel of A (mr rows) and of B (NR columns), l running downwards:
+ *
+ *     a: l=0 | a00 a10 .. a(mr-1)0 |          b: l=0 | b00 b01 .. b0(NR-1) |
+ *        l=1 | a01 a11 .. a(mr-1)1 |             l=1 | b10 b11 .. b1(NR-1) |
+ *
+ * The mr x NR sums live in registers: mr rows of two vectors, plus two vectors of B and one broadcast element of A.
+ * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
+ * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after Van Zee & van de Geijn, BLIS.)
+ *
+ * The type-generic body is micro_body.h, included once per dtype. Vectors are GCC/Clang vector extensions; any other
+ * compiler takes the plain loops.
+ */
+#ifndef FASTCNN_MICRO_H
+#define FASTCNN_MICRO_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define MR 14
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#define MR 6
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define MR 12
+#else
+#define VECTOR_BYTES 16
+#define MR 6
+#endif
+#define NR_F32 (2 * VECTOR_BYTES / 4)
+#define NR_F64 (2 * VECTOR_BYTES / 8)
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define INLINE static inline
+#define UNROLL
+#endif
+
+#define REAL float
+#define BITS uint32_t
+#define EXPONENT 0x7f800000u
+#define NAME(x) x##_f32
+#include "micro_body.h"
+#undef REAL
+#undef BITS
+#undef EXPONENT
+#undef NAME
+
+#define REAL double
+#define BITS uint64_t
+#define EXPONENT 0x7ff0000000000000u
+#define NAME(x) x##_f64
+#include "micro_body.h"
+#undef REAL
+#undef BITS
+#undef EXPONENT
+#undef NAME
+#endif
