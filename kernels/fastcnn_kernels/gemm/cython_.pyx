@@ -113,7 +113,7 @@ cdef void run_matmul(
     """Pack all of A, then deal the blocks of C to the threads."""
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t panels = (M + mr - 1) // mr, a_size = panels * mr * L
-    cdef Py_ssize_t i_blocks = (panels * mr + I_BLOCK - 1) // I_BLOCK, j_blocks = (N + J_BLOCK - 1) // J_BLOCK
+    cdef Py_ssize_t i_blocks = (M + I_BLOCK - 1) // I_BLOCK, j_blocks = (N + J_BLOCK - 1) // J_BLOCK
     cdef Py_ssize_t worker, task, z, i, j
     for worker in prange(
         num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1

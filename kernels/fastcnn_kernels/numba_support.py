@@ -1,0 +1,43 @@
+"""How every Numba kernel here is compiled and launched."""
+
+import functools
+from collections.abc import Callable
+
+import numba
+from numba import njit, prange
+
+#: Compilation of every function that runs inside a kernel: no GIL, integer division without zero checks.
+compiled = functools.partial(njit, nogil=True, error_model="numpy")
+
+
+def threaded(work: Callable[..., None]) -> Callable[..., None]:
+    """Compile ``work(*arguments, worker, workers)``, which does its worker's share, for any number of threads.
+
+    The result is called as ``launch(num_threads, *arguments)``. With one thread it calls the share of worker 0 of 1
+    and enters no threading layer: the only safe way in a forked child, and the fast one for small work.
+    """
+    share = compiled(work)
+
+    @functools.partial(compiled, parallel=True)
+    def all_shares(workers, *arguments):
+        for worker in prange(workers):
+            share(*arguments, worker, workers)
+
+    @functools.wraps(work)
+    def launch(num_threads, *arguments):
+        if num_threads == 1:
+            share(*arguments, 0, 1)
+            return
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))
+        try:
+            all_shares(num_threads, *arguments)
+        finally:
+            numba.set_num_threads(before)
+
+    return launch
+
+
+def flat(array):
+    """One-dimensional view of a C-contiguous array; a read-only one is copied, as it is another type to Numba."""
+    return (array if array.flags.writeable else array.copy()).reshape(-1)
