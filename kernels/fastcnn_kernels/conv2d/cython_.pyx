@@ -31,41 +31,39 @@ from fastcnn_kernels.conv2d import blocking, geometry, numpy_
 
 cdef void pad_planes(
     const real* image, real* planes, Py_ssize_t count, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t rows, Py_ssize_t pitch, Py_ssize_t stride_w, int num_threads,
+    Py_ssize_t rows, Py_ssize_t pitch, Py_ssize_t stride_w, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Copy (count, H, W) into (count, rows, pitch), padded by zeros, columns sorted by remainder modulo stride_w.
 
     Negative `top` and `left` crop.
     """
-    cdef Py_ssize_t worker, plane, i, j, h, b, width = pitch // stride_w, first, last
+    cdef Py_ssize_t plane, i, j, h, b, width = pitch // stride_w, first, last
     cdef const real* source
     cdef real* target
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for plane in range(count * worker // num_threads, count * (worker + 1) // num_threads):
-            for i in range(rows):
-                target = planes + (plane * rows + i) * pitch
-                h = i - top
-                if h < 0 or h >= H:
-                    for j in range(pitch):
-                        target[j] = 0
-                    continue
-                source = image + (plane * H + h) * W - left
-                for b in range(stride_w):
-                    # column j of remainder b is image column j * stride_w + b - left
-                    first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
-                    last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
-                    for j in range(first):
-                        target[b * width + j] = 0
-                    if stride_w == 1:
-                        for j in range(first, last):
-                            target[j] = source[j]
-                    else:
-                        for j in range(first, last):
-                            target[b * width + j] = source[j * stride_w + b]
-                    for j in range(last, width):
-                        target[b * width + j] = 0
+    for plane in range(count * worker // workers, count * (worker + 1) // workers):
+        for i in range(rows):
+            target = planes + (plane * rows + i) * pitch
+            h = i - top
+            if h < 0 or h >= H:
+                for j in range(pitch):
+                    target[j] = 0
+                continue
+            source = image + (plane * H + h) * W - left
+            for b in range(stride_w):
+                # column j of remainder b is image column j * stride_w + b - left
+                first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
+                last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+                for j in range(first):
+                    target[b * width + j] = 0
+                if stride_w == 1:
+                    for j in range(first, last):
+                        target[j] = source[j]
+                else:
+                    for j in range(first, last):
+                        target[b * width + j] = source[j * stride_w + b]
+                for j in range(last, width):
+                    target[b * width + j] = 0
 
 
 cdef void pack_runs(
@@ -174,77 +172,79 @@ cdef void shifted_tile(
                     target[j * column_step] = tile[i * NR + start + j]
 
 
+cdef void pack_weights(
+    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """Pack this worker's share of the panels of all groups' weights."""
+    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
+    cdef const Py_ssize_t* weight_steps = table + 12
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
+    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
+        g = task // row_panels
+        i = task % row_panels * mr
+        pack_rows(
+            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L, min(mr, M - i), mr,
+            L, weight_steps[0], weight_offset,
+        )
+
+
 cdef void shifted_gemm(
-    const real* source, Py_ssize_t source_size, const real* weight, const real* bias, real* out,
-    const Py_ssize_t* shape, const Py_ssize_t* source_steps, const Py_ssize_t* weight_steps,
-    const Py_ssize_t* out_steps, const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset,
-    real* a_packed, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t JB, int num_threads,
+    const real* source, Py_ssize_t source_size, const real* a_packed, const real* bias, real* out,
+    const Py_ssize_t* table, const Py_ssize_t* source_offset, real* scratch, Py_ssize_t scratch_step,
+    Py_ssize_t* runs, Py_ssize_t JB, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
 
-    shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous; weight_steps =
-    (m, group); out_steps = (image, row, column, m); the sum's index l enters through the two offset tables.
+    Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
+    weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     """
+    cdef const Py_ssize_t* shape = table
+    cdef const Py_ssize_t* source_steps = table + 6
+    cdef const Py_ssize_t* out_steps = table + 18
     cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], pixels = shape[0] * shape[1] * shape[2]
     cdef int NR = panel_width(source), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
     cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR, blocks = (pixel_panels + JB - 1) // JB
-    cdef Py_ssize_t worker, task, g, i, panel, row_panel, first, panels, pixel, columns, run_count, image
+    cdef Py_ssize_t task, g, i, panel, row_panel, first, panels, pixel, columns, run_count, image
     cdef Py_ssize_t* run_start
-    cdef Py_ssize_t* run_offset
-    cdef Py_ssize_t* run_out
-    cdef Py_ssize_t* counts
-    cdef real* packed
-    cdef real* tile
+    cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
+    cdef real* tile = scratch + worker * scratch_step
+    cdef real* packed = tile + MR * NR
     cdef bint dense
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for task in range((groups * row_panels) * worker // num_threads, (groups * row_panels) * (worker + 1) // num_threads):
-            g = task // row_panels
-            i = task % row_panels * mr
-            pack_rows(
-                weight + g * weight_steps[1] + i * weight_steps[0], a_packed + g * a_size + i * L, min(mr, M - i), mr,
-                L, weight_steps[0], weight_offset,
+    for task in range(groups * blocks * worker // workers, groups * blocks * (worker + 1) // workers):
+        g = task // blocks
+        first = task % blocks * JB
+        panels = min(JB, pixel_panels - first)
+        for panel in range(panels):
+            run_start = counts + JB + panel * (3 * NR + 1)
+            pixel = (first + panel) * NR
+            columns = min(NR, pixels - pixel)
+            run_count = find_runs(
+                pixel, columns, shape, source_steps, out_steps, run_start, run_start + NR + 1,
+                run_start + 2 * NR + 1,
             )
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        tile = scratch + worker * scratch_step
-        packed = tile + MR * NR
-        counts = runs + worker * JB * (3 * NR + 2)
-        for task in range((groups * blocks) * worker // num_threads, (groups * blocks) * (worker + 1) // num_threads):
-            g = task // blocks
-            first = task % blocks * JB
-            panels = min(JB, pixel_panels - first)
+            counts[panel] = run_count
+            pack_runs(
+                source + g * source_steps[2], source + source_size, packed + panel * NR * L, L, source_offset,
+                run_count, run_start, run_start + NR + 1, columns,
+            )
+        for row_panel in range(row_panels):
+            i = row_panel * mr
             for panel in range(panels):
                 run_start = counts + JB + panel * (3 * NR + 1)
                 pixel = (first + panel) * NR
                 columns = min(NR, pixels - pixel)
-                run_count = find_runs(
-                    pixel, columns, shape, source_steps, out_steps, run_start, run_start + NR + 1,
-                    run_start + 2 * NR + 1,
+                image = shape[1] * shape[2]
+                dense = (
+                    out_steps[2] == 1 and out_steps[1] == shape[2] and pixel // image == (pixel + NR - 1) // image
                 )
-                counts[panel] = run_count
-                pack_runs(
-                    source + g * source_steps[2], source + source_size, packed + panel * NR * L, L, source_offset,
-                    run_count, run_start, run_start + NR + 1, columns,
+                shifted_tile(
+                    mr, min(mr, M - i), columns, L, a_packed + g * a_size + i * L, packed + panel * NR * L,
+                    bias + g * M + i if bias != NULL else NULL, out + (g * M + i) * out_steps[3], out_steps[3],
+                    out_steps[2], dense, counts[panel], run_start, run_start + 2 * NR + 1, tile,
                 )
-            for row_panel in range(row_panels):
-                i = row_panel * mr
-                for panel in range(panels):
-                    run_start = counts + JB + panel * (3 * NR + 1)
-                    pixel = (first + panel) * NR
-                    columns = min(NR, pixels - pixel)
-                    image = shape[1] * shape[2]
-                    dense = (
-                        out_steps[2] == 1 and out_steps[1] == shape[2] and pixel // image == (pixel + NR - 1) // image
-                    )
-                    shifted_tile(
-                        mr, min(mr, M - i), columns, L, a_packed + g * a_size + i * L, packed + panel * NR * L,
-                        bias + g * M + i if bias != NULL else NULL, out + (g * M + i) * out_steps[3], out_steps[3],
-                        out_steps[2], dense, counts[panel], run_start, run_start + 2 * NR + 1, tile,
-                    )
 
 
 def run_product(
@@ -263,24 +263,25 @@ def run_product(
     cdef real[::1] a_packed = np.empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
-    with nogil:
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    cdef Py_ssize_t worker
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
-            &source[0], source.shape[0], &weight[0], &bias[0] if bias is not None else NULL, &out[0] + out_start,
-            &table[0, 0], &table[1, 0], &table[2, 0], &table[3, 0], &source_offset[0], &weight_offset[0],
-            &a_packed[0], &scratch[0], scratch_step, &runs[0], JB, num_threads,
+            &source[0], source.shape[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
+            &source_offset[0], &scratch[0], scratch_step, &runs[0], JB, worker, num_threads,
         )
 
 
-def run_pad_planes(
-    planes, const real[:, :, :, ::1] image not None, real[::1] target not None, int num_threads
-):
+def run_pad_planes(planes, const real[:, :, :, ::1] image not None, real[::1] target not None, int num_threads):
     """Copy `image` into its `geometry.Planes`."""
     cdef Py_ssize_t top = planes.top, left = planes.left, rows = planes.rows, pitch = planes.pitch
-    cdef Py_ssize_t stride_w = planes.stride_w
-    with nogil:
+    cdef Py_ssize_t stride_w = planes.stride_w, count = image.shape[0] * image.shape[1], worker
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         pad_planes(
-            &image[0, 0, 0, 0], &target[0], image.shape[0] * image.shape[1], image.shape[2], image.shape[3], top,
-            left, rows, pitch, stride_w, num_threads,
+            &image[0, 0, 0, 0], &target[0], count, image.shape[2], image.shape[3], top, left, rows, pitch, stride_w,
+            worker, num_threads,
         )
 
 
@@ -328,119 +329,113 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 
 cdef void channels_last(
     const real* x, real* image, Py_ssize_t N, Py_ssize_t C, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top,
-    Py_ssize_t left, Py_ssize_t rows, Py_ssize_t columns, int num_threads,
+    Py_ssize_t left, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Copy (N, C, H, W) into (N, rows, columns, C), padded by zeros."""
-    cdef Py_ssize_t worker, task, n, h, j, c, first, last
+    cdef Py_ssize_t task, n, h, j, c, first, last
     cdef const real* source
     cdef real* target
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for task in range((N * rows) * worker // num_threads, (N * rows) * (worker + 1) // num_threads):
-            target = image + task * columns * C
-            n = task // rows
-            h = task % rows - top
-            first = min(columns, left)
-            last = min(columns, W + left)
-            if h < 0 or h >= H:
-                last = first = 0
-            for j in range(first * C):
-                target[j] = 0
-            for c in range(C):
-                source = x + ((n * C + c) * H + h) * W - left
-                for j in range(first, last):
-                    target[j * C + c] = source[j]
-            for j in range(last * C, columns * C):
-                target[j] = 0
+    for task in range((N * rows) * worker // workers, (N * rows) * (worker + 1) // workers):
+        target = image + task * columns * C
+        n = task // rows
+        h = task % rows - top
+        first = min(columns, left)
+        last = min(columns, W + left)
+        if h < 0 or h >= H:
+            last = first = 0
+        for j in range(first * C):
+            target[j] = 0
+        for c in range(C):
+            source = x + ((n * C + c) * H + h) * W - left
+            for j in range(first, last):
+                target[j * C + c] = source[j]
+        for j in range(last * C, columns * C):
+            target[j] = 0
 
 
 cdef void pack_pixels(
     const real* dy, real* packed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t pixels, Py_ssize_t groups, int mr,
-    int num_threads,
+    Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Pack dy (N, K, pixels) into panels of mr channels, [groups][panel][N * pixels][mr]."""
     cdef Py_ssize_t Kg = K // groups, panels = (Kg + mr - 1) // mr
-    cdef Py_ssize_t worker, task, n, g, k, i, j
+    cdef Py_ssize_t task, n, g, k, i, j
     cdef const real* source
     cdef real* target
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for task in range((groups * panels * N) * worker // num_threads, (groups * panels * N) * (worker + 1) // num_threads):
-            n = task % N
-            k = task // N % panels * mr
-            g = task // (N * panels)
-            target = packed + task * pixels * mr
-            for i in range(mr):
-                if k + i < Kg:
-                    source = dy + (n * K + g * Kg + k + i) * pixels
-                    for j in range(pixels):
-                        target[j * mr + i] = source[j]
-                else:
-                    for j in range(pixels):
-                        target[j * mr + i] = 0
+    for task in range((groups * panels * N) * worker // workers, (groups * panels * N) * (worker + 1) // workers):
+        n = task % N
+        k = task // N % panels * mr
+        g = task // (N * panels)
+        target = packed + task * pixels * mr
+        for i in range(mr):
+            if k + i < Kg:
+                source = dy + (n * K + g * Kg + k + i) * pixels
+                for j in range(pixels):
+                    target[j * mr + i] = source[j]
+            else:
+                for j in range(pixels):
+                    target[j * mr + i] = 0
 
 
 cdef void weight_product(
     const real* a_packed, const real* image, Py_ssize_t image_size, real* partial, Py_ssize_t N, Py_ssize_t P,
     Py_ssize_t Q, Py_ssize_t groups, Py_ssize_t M, Py_ssize_t Cg, Py_ssize_t columns,
     const Py_ssize_t* pixel_steps, const Py_ssize_t* column_offset, const Py_ssize_t* column_out,
-    real* scratch, Py_ssize_t scratch_step, Py_ssize_t* offsets, Py_ssize_t KB, Py_ssize_t chunks, int num_threads,
+    real* scratch, Py_ssize_t scratch_step, Py_ssize_t* offsets, Py_ssize_t KB, Py_ssize_t chunks, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """partial[chunk, g, m, column_out[j]] = sum over the chunk's pixels of dy[m, pixel] image[pixel, column j]."""
     cdef int NR = panel_width(image), mr = panel_rows(M)
     cdef Py_ssize_t panels = (columns + NR - 1) // NR, row_panels = (M + mr - 1) // mr, pixels = N * P * Q
     cdef Py_ssize_t chunk_size = ((pixels + chunks - 1) // chunks + KB - 1) // KB * KB
-    cdef Py_ssize_t worker, task, chunk, g, first, count, i, j, l, pixel, step, block, runs, end
+    cdef Py_ssize_t task, chunk, g, first, count, i, j, l, pixel, step, block, runs, end
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* run_offset
     cdef real* sums
     cdef real* packed
     cdef real* target
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        run_start = offsets + worker * (KB + 2 * NR + 1)
-        run_offset = run_start + NR + 1
-        sums = scratch + worker * scratch_step
-        packed = sums + row_panels * mr * NR
-        for task in range((groups * panels * chunks) * worker // num_threads, (groups * panels * chunks) * (worker + 1) // num_threads):
-            chunk = task % chunks
-            first = task // chunks % panels * NR
-            g = task // (chunks * panels)
-            count = min(NR, columns - first)
-            runs = 0
-            for j in range(count):
-                if j == 0 or column_offset[first + j] != column_offset[first + j - 1] + 1:
-                    run_start[runs] = j
-                    run_offset[runs] = column_offset[first + j]
-                    runs = runs + 1
-            run_start[runs] = count
-            end = min(pixels, (chunk + 1) * chunk_size)
-            for j in range(row_panels * mr * NR):
-                sums[j] = 0
-            for step in range((end - chunk * chunk_size + KB - 1) // KB):
-                pixel = chunk * chunk_size + step * KB
-                block = min(KB, end - pixel)
-                for l in range(block):
-                    i = pixel + l
-                    run_offset[NR + l] = (
-                        i // (P * Q) * pixel_steps[0] + i // Q % P * pixel_steps[1] + i % Q * pixel_steps[2]
-                    )
-                pack_runs(
-                    image + g * Cg, image + image_size, packed, block, run_offset + NR, runs, run_start, run_offset,
-                    count,
+    run_start = offsets + worker * (KB + 2 * NR + 1)
+    run_offset = run_start + NR + 1
+    sums = scratch + worker * scratch_step
+    packed = sums + row_panels * mr * NR
+    for task in range((groups * panels * chunks) * worker // workers, (groups * panels * chunks) * (worker + 1) // workers):
+        chunk = task % chunks
+        first = task // chunks % panels * NR
+        g = task // (chunks * panels)
+        count = min(NR, columns - first)
+        runs = 0
+        for j in range(count):
+            if j == 0 or column_offset[first + j] != column_offset[first + j - 1] + 1:
+                run_start[runs] = j
+                run_offset[runs] = column_offset[first + j]
+                runs = runs + 1
+        run_start[runs] = count
+        end = min(pixels, (chunk + 1) * chunk_size)
+        for j in range(row_panels * mr * NR):
+            sums[j] = 0
+        for step in range((end - chunk * chunk_size + KB - 1) // KB):
+            pixel = chunk * chunk_size + step * KB
+            block = min(KB, end - pixel)
+            for l in range(block):
+                i = pixel + l
+                run_offset[NR + l] = (
+                    i // (P * Q) * pixel_steps[0] + i // Q % P * pixel_steps[1] + i % Q * pixel_steps[2]
                 )
-                for i in range(row_panels):
-                    micro(
-                        mr, block, a_packed + ((g * row_panels + i) * pixels + pixel) * mr, packed,
-                        sums + i * mr * NR, NR, True,
-                    )
-            for i in range(M):
-                target = partial + ((chunk * groups + g) * M + i) * columns
-                for j in range(count):
-                    target[column_out[first + j]] = sums[i * NR + j]
+            pack_runs(
+                image + g * Cg, image + image_size, packed, block, run_offset + NR, runs, run_start, run_offset,
+                count,
+            )
+            for i in range(row_panels):
+                micro(
+                    mr, block, a_packed + ((g * row_panels + i) * pixels + pixel) * mr, packed,
+                    sums + i * mr * NR, NR, True,
+                )
+        for i in range(M):
+            target = partial + ((chunk * groups + g) * M + i) * columns
+            for j in range(count):
+                target[column_out[first + j]] = sums[i * NR + j]
 
 
 def run_weight_plan(
@@ -457,28 +452,30 @@ def run_weight_plan(
     cdef int NR = panel_width(&dy[0, 0, 0, 0]), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, KB = blocking.PIXEL_BLOCK
     cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((filter_size + NR - 1) // NR), N * P * Q)
-    cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, i, j
+    cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, i, j, worker
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] image = np.empty(N * rows * columns * C, dtype)
     cdef real[::1] a_packed = np.empty(groups * row_panels * mr * N * P * Q, dtype)
     cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
     cdef Py_ssize_t[::1] offsets = np.empty(num_threads * (KB + 2 * NR + 1), np.intp)
-    with nogil:
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         channels_last(
-            &x[0, 0, 0, 0], &image[0], N, C, x.shape[2], x.shape[3], top, left, rows, columns, num_threads
+            &x[0, 0, 0, 0], &image[0], N, C, x.shape[2], x.shape[3], top, left, rows, columns, worker, num_threads
         )
-        pack_pixels(&dy[0, 0, 0, 0], &a_packed[0], N, K, P * Q, groups, mr, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        pack_pixels(&dy[0, 0, 0, 0], &a_packed[0], N, K, P * Q, groups, mr, worker, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         weight_product(
             &a_packed[0], &image[0], image.shape[0], &partial[0], N, P, Q, groups, M, C // groups, filter_size,
             &pixel_steps[0], &column_offset[0], &column_out[0], &scratch[0], scratch_step, &offsets[0], KB, chunks,
-            num_threads,
+            worker, num_threads,
         )
-        if chunks > 1:
-            for j in range(out.shape[0]):
-                out[j] = partial[j]
-                for i in range(1, chunks):
-                    out[j] += partial[i * out.shape[0] + j]
+    if chunks > 1:
+        for j in range(out.shape[0]):
+            out[j] = partial[j]
+            for i in range(1, chunks):
+                out[j] += partial[i * out.shape[0] + j]
 
 
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
@@ -492,16 +489,21 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
         )
 
 
+cdef void sum_channels(
+    const real* dy, real* out, Py_ssize_t N, Py_ssize_t K, Py_ssize_t pixels, Py_ssize_t worker, Py_ssize_t workers
+) noexcept nogil:
+    """out[k] = sum of dy[n, k, pixel]."""
+    cdef Py_ssize_t n, k
+    cdef double total
+    for k in range(K * worker // workers, K * (worker + 1) // workers):
+        total = 0
+        for n in range(N):
+            total += lane_sum(dy + (n * K + k) * pixels, pixels)
+        out[k] = <real>total
+
+
 def conv2d_grad_bias(*, const real[:, :, :, ::1] dy not None, real[::1] out not None, int num_threads):
     """Gradient of the bias, summed in double precision."""
-    cdef Py_ssize_t worker, n, k, N = dy.shape[0], K = dy.shape[1], pixels = dy.shape[2] * dy.shape[3]
-    cdef double total
-    with nogil:
-        for worker in prange(
-            num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-        ):
-            for k in range(K * worker // num_threads, K * (worker + 1) // num_threads):
-                total = 0
-                for n in range(N):
-                    total = total + lane_sum(&dy[n, k, 0, 0], pixels)
-                out[k] = <real>total
+    cdef Py_ssize_t worker, N = dy.shape[0], K = dy.shape[1], pixels = dy.shape[2] * dy.shape[3]
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        sum_channels(&dy[0, 0, 0, 0], &out[0], N, K, pixels, worker, num_threads)

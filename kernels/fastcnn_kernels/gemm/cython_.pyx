@@ -77,7 +77,7 @@ cdef void multiply_tile(
             c[i * ldc + j] = tile[i * NR + j]
 
 
-cdef void matmul_task(
+cdef void multiply_block(
     const real* a, const real* b, const real* bias, real* c, real* scratch, int mr,
     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, Py_ssize_t N, Py_ssize_t l_step, Py_ssize_t column_step,
     Py_ssize_t L_BLOCK,
@@ -105,40 +105,43 @@ cdef void matmul_task(
                 )
 
 
-cdef void run_matmul(
-    const real* a, const real* b, const real* bias, real* c, real* a_packed, real* scratch, Py_ssize_t scratch_step,
-    Py_ssize_t Z, Py_ssize_t ZA, Py_ssize_t ZB, Py_ssize_t M, Py_ssize_t N, Py_ssize_t L,
-    bint transpose_a, bint transpose_b, Py_ssize_t I_BLOCK, Py_ssize_t J_BLOCK, Py_ssize_t L_BLOCK, int num_threads,
+cdef void pack_panels(
+    const real* a, real* a_packed, Py_ssize_t ZA, Py_ssize_t M, Py_ssize_t L, bint transpose_a,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Pack all of A, then deal the blocks of C to the threads."""
+    """Pack this worker's share of A's panels."""
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t panels = (M + mr - 1) // mr, a_size = panels * mr * L
+    cdef Py_ssize_t task, z, i, panels = (M + mr - 1) // mr
+    for task in range(ZA * panels * worker // workers, ZA * panels * (worker + 1) // workers):
+        z = task // panels
+        i = task % panels * mr
+        pack_a(
+            a + z * M * L + i * (1 if transpose_a else L), a_packed + (z * panels * mr + i) * L, min(mr, M - i), mr, L,
+            1 if transpose_a else L, M if transpose_a else 1,
+        )
+
+
+cdef void multiply_blocks(
+    const real* a_packed, const real* b, const real* bias, real* c, real* scratch, Py_ssize_t scratch_step,
+    Py_ssize_t Z, Py_ssize_t ZA, Py_ssize_t ZB, Py_ssize_t M, Py_ssize_t N, Py_ssize_t L, bint transpose_b,
+    Py_ssize_t I_BLOCK, Py_ssize_t J_BLOCK, Py_ssize_t L_BLOCK, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Multiply this worker's share of C's blocks."""
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t task, z, i, j, a_size = (M + mr - 1) // mr * mr * L
     cdef Py_ssize_t i_blocks = (M + I_BLOCK - 1) // I_BLOCK, j_blocks = (N + J_BLOCK - 1) // J_BLOCK
-    cdef Py_ssize_t worker, task, z, i, j
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for task in range((ZA * panels) * worker // num_threads, (ZA * panels) * (worker + 1) // num_threads):
-            z = task // panels
-            i = (task % panels) * mr
-            pack_a(
-                a + z * M * L + i * (1 if transpose_a else L), a_packed + z * a_size + i * L, min(mr, M - i), mr, L,
-                1 if transpose_a else L, M if transpose_a else 1,
-            )
-    for worker in prange(
-        num_threads, num_threads=num_threads, schedule="static", chunksize=1, use_threads_if=num_threads > 1
-    ):
-        for task in range((Z * i_blocks * j_blocks) * worker // num_threads, (Z * i_blocks * j_blocks) * (worker + 1) // num_threads):
-            z = task // (i_blocks * j_blocks)
-            i = task // j_blocks % i_blocks * I_BLOCK
-            j = task % j_blocks * J_BLOCK
-            matmul_task(
-                a_packed + (z if ZA > 1 else 0) * a_size + i * L,
-                b + (z if ZB > 1 else 0) * N * L + j * (L if transpose_b else 1),
-                bias + j if bias != NULL else NULL, c + (z * M + i) * N + j, scratch + worker * scratch_step, mr,
-                min(I_BLOCK, M - i), min(J_BLOCK, N - j), L, N,
-                1 if transpose_b else N, L if transpose_b else 1, L_BLOCK,
-            )
+    cdef Py_ssize_t tasks = Z * i_blocks * j_blocks
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        z = task // (i_blocks * j_blocks)
+        i = task // j_blocks % i_blocks * I_BLOCK
+        j = task % j_blocks * J_BLOCK
+        multiply_block(
+            a_packed + (z if ZA > 1 else 0) * a_size + i * L,
+            b + (z if ZB > 1 else 0) * N * L + j * (L if transpose_b else 1),
+            bias + j if bias != NULL else NULL, c + (z * M + i) * N + j, scratch + worker * scratch_step, mr,
+            min(I_BLOCK, M - i), min(J_BLOCK, N - j), L, N,
+            1 if transpose_b else N, L if transpose_b else 1, L_BLOCK,
+        )
 
 
 def matmul(
@@ -147,15 +150,19 @@ def matmul(
 ):
     """``out = A @ B + bias``."""
     cdef Py_ssize_t Z = out.shape[0], M = out.shape[1], N = out.shape[2], L = a.shape[1 if transpose_a else 2]
+    cdef Py_ssize_t ZA = a.shape[0], ZB = b.shape[0]
     cdef int NR = panel_width(&out[0, 0, 0]), mr = panel_rows(M)
-    cdef Py_ssize_t I_BLOCK, J_BLOCK, L_BLOCK, scratch_step
+    cdef Py_ssize_t I_BLOCK, J_BLOCK, L_BLOCK, scratch_step, worker
     dtype = np.float32 if real is float else np.float64
     I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(mr, NR, L, sizeof(real))
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
-    cdef real[::1] a_packed = np.empty(a.shape[0] * ((M + mr - 1) // mr) * mr * L, dtype)
+    cdef real[::1] a_packed = np.empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
-    run_matmul(
-        &a[0, 0, 0], &b[0, 0, 0], &bias[0] if bias is not None else NULL, &out[0, 0, 0], &a_packed[0], &scratch[0],
-        scratch_step, Z, a.shape[0], b.shape[0], M, N, L, transpose_a, transpose_b, I_BLOCK, J_BLOCK, L_BLOCK,
-        num_threads,
-    )
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, L, transpose_a, worker, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        multiply_blocks(
+            &a_packed[0], &b[0, 0, 0], bias_start, &out[0, 0, 0], &scratch[0], scratch_step, Z, ZA, ZB, M, N, L,
+            transpose_b, I_BLOCK, J_BLOCK, L_BLOCK, worker, num_threads,
+        )
