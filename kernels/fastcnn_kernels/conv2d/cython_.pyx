@@ -185,8 +185,8 @@ cdef void pack_weights(
         g = task // row_panels
         i = task % row_panels * mr
         pack_rows(
-            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L, min(mr, M - i), mr,
-            L, weight_steps[0], weight_offset,
+            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
+            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
         )
 
 
@@ -336,7 +336,7 @@ cdef void channels_last(
     cdef Py_ssize_t task, n, h, j, c, first, last
     cdef const real* source
     cdef real* target
-    for task in range((N * rows) * worker // workers, (N * rows) * (worker + 1) // workers):
+    for task in range(N * rows * worker // workers, N * rows * (worker + 1) // workers):
         target = image + task * columns * C
         n = task // rows
         h = task % rows - top
@@ -364,7 +364,7 @@ cdef void pack_pixels(
     cdef Py_ssize_t task, n, g, k, i, j
     cdef const real* source
     cdef real* target
-    for task in range((groups * panels * N) * worker // workers, (groups * panels * N) * (worker + 1) // workers):
+    for task in range(groups * panels * N * worker // workers, groups * panels * N * (worker + 1) // workers):
         n = task % N
         k = task // N % panels * mr
         g = task // (N * panels)
@@ -391,6 +391,7 @@ cdef void weight_product(
     cdef Py_ssize_t panels = (columns + NR - 1) // NR, row_panels = (M + mr - 1) // mr, pixels = N * P * Q
     cdef Py_ssize_t chunk_size = ((pixels + chunks - 1) // chunks + KB - 1) // KB * KB
     cdef Py_ssize_t task, chunk, g, first, count, i, j, l, pixel, step, block, runs, end
+    cdef Py_ssize_t tasks = groups * panels * chunks
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* run_offset
     cdef real* sums
@@ -400,7 +401,7 @@ cdef void weight_product(
     run_offset = run_start + NR + 1
     sums = scratch + worker * scratch_step
     packed = sums + row_panels * mr * NR
-    for task in range((groups * panels * chunks) * worker // workers, (groups * panels * chunks) * (worker + 1) // workers):
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         chunk = task % chunks
         first = task // chunks % panels * NR
         g = task // (chunks * panels)

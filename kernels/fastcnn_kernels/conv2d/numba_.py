@@ -5,6 +5,7 @@ start index stand for a C pointer.
 """
 
 import numpy as np
+
 from fastcnn_kernels.conv2d import blocking, geometry, numpy_
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, micro, panel_width
@@ -44,7 +45,9 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, wor
 
 
 @compiled
-def pack_runs(source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset, columns):
+def pack_runs(
+    source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset, columns
+):
     """Pack one panel whose row l is made of contiguous runs, at ``source + l_offset[l] + run_offset[run]``.
 
     A run is copied NR elements wide: the next one, or the next row, overwrites the excess.

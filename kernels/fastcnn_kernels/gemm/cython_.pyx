@@ -5,7 +5,8 @@ A is packed once, panel by panel; a task packs a block of B's panels and multipl
     for each block of L, `L_BLOCK` long:         B block: JB panels of NR columns, kept in L2
         for each panel of A (mr rows), for each panel of B: one micro-kernel call
 
-Each worker takes a contiguous share of the tasks, which have nothing in common, so results do not depend on the number of threads.
+Each worker takes a contiguous share of the tasks, which have nothing in common, so results do not depend on the
+number of threads.
 """
 
 import numpy as np

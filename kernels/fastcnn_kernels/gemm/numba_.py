@@ -5,6 +5,7 @@ start index stand for a C pointer.
 """
 
 import numpy as np
+
 from fastcnn_kernels.gemm import blocking
 from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, micro, panel_width
 from fastcnn_kernels.numba_support import compiled, flat, threaded

@@ -10,11 +10,12 @@ stand for a C pointer.
 import platform
 from functools import cache
 
-from fastcnn_kernels.cpu import level
 from llvmlite import binding, ir
 from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from fastcnn_kernels.cpu import level
 
 #: CPU level -> bytes of a vector, rows of the register tile (as in micro.h), fused multiply-add.
 VECTOR_BYTES, MR, FMA = {

@@ -1,0 +1,44 @@
+"""Compiled CPU convolution and dense-layer kernels for NumPy arrays; names only, nothing slow is imported."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+from fastcnn.dispatch import backends, get_backend, set_backend, use_backend
+from fastcnn.ops import conv2d, conv2d_backward, explain, linear, linear_backward, matmul
+from fastcnn.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "__version__",
+    "backends",
+    "conv2d",
+    "conv2d_backward",
+    "explain",
+    "get_backend",
+    "get_num_threads",
+    "linear",
+    "linear_backward",
+    "matmul",
+    "models",
+    "nn",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]
+
+#: Name -> the module that has it; imported on first use.
+_LAZY = {"show_config": "fastcnn.config", "nn": "fastcnn.nn", "models": "fastcnn.models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(_LAZY[name])
+    return module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,189 @@
+"""The kernel calls behind each public op: arguments checked, arrays prepared, result allocated, nothing run.
+
+A function per op, with the op's parameters except `backend`. Each returns the steps for `dispatch` and the
+result they fill. Both the op and `explain` start from here.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastcnn import checks
+from fastcnn.arrays import allocate, array, check_dtype, check_shape, output, ready
+from fastcnn.dispatch import Step
+
+Plan = tuple[list[Step], np.ndarray]
+Gradients = tuple[list[Step], tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]]
+
+
+def _conv2d_arguments(x, weight, stride, padding, dilation, groups):
+    x, weight = array(x, "x"), array(weight, "weight")
+    check_dtype(weight, "weight", x, "x")
+    geometry = checks.conv2d_geometry(
+        x.shape,
+        weight.shape,
+        checks.pair(stride, "stride", 1),
+        checks.padding_option(padding),
+        checks.pair(dilation, "dilation", 1),
+        checks.integer(groups, "groups", 1),
+    )
+    return x, weight, geometry
+
+
+def _bias(bias: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
+    if bias is None:
+        return None
+    bias = array(bias, "bias")
+    check_dtype(bias, "bias", x, "x")
+    check_shape(bias, "bias", weight.shape[:1], f"one value per output: weight has shape {weight.shape}")
+    return bias
+
+
+def _batched(image: np.ndarray) -> np.ndarray:
+    return image if image.ndim == 4 else image[None]
+
+
+def conv2d(x, weight, bias, stride, padding, dilation, groups, out) -> Plan:
+    """Steps and result of `ops.conv2d`."""
+    x, weight, geometry = _conv2d_arguments(x, weight, stride, padding, dilation, groups)
+    bias = _bias(bias, x, weight)
+    result = output(out, geometry.y_shape, x, weight, bias)
+    if result.size == 0:
+        return [], result
+    call = {
+        "x": _batched(ready(x, "x")),
+        "weight": ready(weight, "weight"),
+        "bias": None if bias is None else ready(bias, "bias"),
+        "out": _batched(result),
+        **geometry.options,
+    }
+    return [("conv2d", geometry.work, call)], result
+
+
+def conv2d_backward(dy, x, weight, stride, padding, dilation, groups, output_mask) -> Gradients:
+    """Steps and results of `ops.conv2d_backward`."""
+    x, weight, geometry = _conv2d_arguments(x, weight, stride, padding, dilation, groups)
+    dy = array(dy, "dy")
+    check_dtype(dy, "dy", x, "x")
+    check_shape(dy, "dy", geometry.y_shape, "that of conv2d's result")
+    want_dx, want_dw, want_db = checks.mask_option(output_mask)
+    dx = allocate("dx", x.shape, x.dtype) if want_dx else None
+    dw = allocate("dw", weight.shape, x.dtype) if want_dw else None
+    db = allocate("db", weight.shape[:1], x.dtype) if want_db else None
+    if dy.size == 0:
+        return [], (dx, _zeroed(dw), _zeroed(db))
+    steps: list[Step] = []
+    if dx is not None or dw is not None or db is not None:
+        dy = _batched(ready(dy, "dy"))
+    if dx is not None:
+        call = {"dy": dy, "weight": ready(weight, "weight"), "out": _batched(dx), **geometry.options}
+        steps.append(("conv2d_grad_input", geometry.work, call))
+    if dw is not None:
+        call = {"dy": dy, "x": _batched(ready(x, "x")), "out": dw, **geometry.options}
+        steps.append(("conv2d_grad_weight", geometry.work, call))
+    if db is not None:
+        steps.append(("conv2d_grad_bias", dy.size, {"dy": dy, "out": db}))
+    return steps, (dx, dw, db)
+
+
+def _zeroed(value: np.ndarray | None) -> np.ndarray | None:
+    """Gradient of an empty batch."""
+    if value is not None:
+        value[...] = 0
+    return value
+
+
+def _matrices(value: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
+    """Return matrices (..., rows, columns) as a C-contiguous array, and whether it holds them transposed."""
+    flags = value.flags
+    if not flags.c_contiguous and flags.aligned:
+        base = value.swapaxes(-1, -2)
+        if base.flags.c_contiguous:
+            return base, True
+    return ready(value, name), False
+
+
+def _stack(value: np.ndarray, batch: checks.Shape, name: str) -> tuple[np.ndarray, bool]:
+    """Return matrices as (Z or 1, rows, columns), and whether they are transposed; Z counts the batch."""
+    if value.ndim > 2 and math.prod(value.shape[:-2]) != 1 and value.shape[:-2] != batch:
+        value = np.broadcast_to(value, (*batch, *value.shape[-2:]))
+    base, transposed = _matrices(value, name)
+    return base.reshape(-1, *base.shape[-2:]), transposed
+
+
+def _product(
+    a: np.ndarray, b: np.ndarray, batch: checks.Shape, result: np.ndarray, bias: np.ndarray | None, names: str
+) -> list[Step]:
+    """Steps that fill `result` with ``a @ b + bias``; a and b have at least two dimensions."""
+    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    if result.size == 0:
+        return []
+    if inner == 0:
+        result[...] = 0 if bias is None else bias
+        return []
+    a_name, b_name = names.split()
+    a, transpose_a = _stack(a, batch, a_name)
+    b, transpose_b = _stack(b, batch, b_name)
+    out = result.reshape(-1, rows, columns)
+    work = 2 * out.size * inner
+    if len(b) == 1 and len(a) > 1 and not transpose_a:
+        # One matrix for the whole batch: its rows are the rows of one tall matrix.
+        a, out = a.reshape(1, -1, inner), out.reshape(1, -1, columns)
+    call = {"a": a, "b": b, "bias": bias, "out": out, "transpose_a": transpose_a, "transpose_b": transpose_b}
+    return [("matmul", work, call)]
+
+
+def matmul(a, b, out) -> Plan:
+    """Steps and result of `ops.matmul`."""
+    a, b = array(a, "a"), array(b, "b")
+    check_dtype(b, "b", a, "a")
+    batch, shape = checks.matmul_shape(a.shape, b.shape)
+    result = output(out, shape, a, b)
+    if a.ndim == 1:
+        a = a[None, :]
+    if b.ndim == 1:
+        b = b[:, None]
+    return _product(a, b, batch, result, None, "a b"), result
+
+
+def linear(x, weight, bias, out) -> Plan:
+    """Steps and result of `ops.linear`."""
+    x, weight = array(x, "x"), array(weight, "weight")
+    check_dtype(weight, "weight", x, "x")
+    shape = checks.linear_shape(x.shape, weight.shape)
+    bias = _bias(bias, x, weight)
+    result = output(out, shape, x, weight, bias)
+    if bias is not None:
+        bias = ready(bias, "bias")
+    return _product(_rows(x), weight.T, (), result, bias, "x weight"), result
+
+
+def _rows(value: np.ndarray) -> np.ndarray:
+    """Return (..., features) as (M, features)."""
+    return value if value.ndim == 2 else value.reshape(math.prod(value.shape[:-1]), value.shape[-1])
+
+
+def linear_backward(dy, x, weight, output_mask) -> Gradients:
+    """Steps and results of `ops.linear_backward`."""
+    x, weight, dy = array(x, "x"), array(weight, "weight"), array(dy, "dy")
+    check_dtype(weight, "weight", x, "x")
+    check_dtype(dy, "dy", x, "x")
+    check_shape(dy, "dy", checks.linear_shape(x.shape, weight.shape), "that of linear's result")
+    want_dx, want_dw, want_db = checks.mask_option(output_mask)
+    dx = allocate("dx", x.shape, x.dtype) if want_dx else None
+    dw = allocate("dw", weight.shape, x.dtype) if want_dw else None
+    db = allocate("db", weight.shape[:1], x.dtype) if want_db else None
+    rows = _rows(dy)
+    steps: list[Step] = []
+    if dx is not None:
+        steps += _product(rows, weight, (), dx, None, "dy weight")
+    if dw is not None:
+        steps += _product(rows.T, _rows(x), (), dw, None, "dy x")
+    if db is not None:
+        if dy.size == 0:
+            _zeroed(db)
+        else:
+            call = {"dy": ready(rows, "dy")[:, :, None, None], "out": db}
+            steps.append(("conv2d_grad_bias", dy.size, call))
+    return steps, (dx, dw, db)

@@ -1,0 +1,49 @@
+"""Named shapes of the matrix product: every edge of the tiles, the dense layers, and squares."""
+
+from fastcnn_kernels.cases import Case
+
+
+def matmul(name, group, M, N, L, Z=1, shared=False, transpose_a=False, transpose_b=False, bias=False) -> Case:
+    """One product (Z, M, L) @ (Z, L, N)."""
+    ZA = 1 if shared else Z
+    shapes = {
+        "a": (ZA, L, M) if transpose_a else (ZA, M, L),
+        "b": (Z, N, L) if transpose_b else (Z, L, N),
+        "bias": (N,),
+        "out": (Z, M, N),
+    }
+    options = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    if not bias:
+        del shapes["bias"]
+        options["bias"] = None
+    return Case(name, group, "matmul", shapes, options, 2 * Z * M * N * L, L + bias)
+
+
+#: One of each edge: sizes around the register tiles (6, 12, 14 rows; 8, 16, 32 columns) and the blocks of L.
+EDGES = [
+    matmul("one element", "edge", 1, 1, 1),
+    matmul("one row", "edge", 1, 65, 33),
+    matmul("one column", "edge", 65, 1, 33),
+    matmul("length one", "edge", 15, 33, 1, bias=True),
+    matmul("one tile of 14 x 32", "edge", 14, 32, 40),
+    matmul("one more than a tile", "edge", 15, 33, 40, transpose_b=True, bias=True),
+    matmul("one less than a tile", "edge", 13, 31, 40, transpose_a=True),
+    matmul("length past one block", "edge", 17, 40, 1100, transpose_b=True, bias=True),
+    matmul("rows past one block", "edge", 460, 20, 9),
+    matmul("columns past one block", "edge", 9, 530, 12, transpose_a=True, transpose_b=True),
+    matmul("batch", "edge", 7, 9, 11, Z=5),
+    matmul("batch with a shared operand", "edge", 7, 9, 11, Z=5, shared=True, bias=True),
+]
+
+#: Forward and both gradients of the essay's and LeNet-5's dense layers, then squares.
+LAYERS = [
+    matmul("essay W1 forward", "dense", 64, 32, 400, bias=True),
+    matmul("essay W1 gradient", "dense", 400, 32, 64, transpose_a=True),
+    matmul("LeNet-5 fc1 forward", "dense", 64, 120, 400, transpose_b=True, bias=True),
+    matmul("LeNet-5 fc1 dx", "dense", 64, 400, 120),
+    matmul("LeNet-5 fc1 dw", "dense", 120, 400, 64, transpose_a=True),
+    matmul("square 512", "square", 512, 512, 512),
+    matmul("square 1024", "square", 1024, 1024, 1024),
+]
+
+CASES = EDGES + LAYERS

@@ -1,0 +1,50 @@
+"""State that tests change is put back, and a Python of its own for what cannot be undone."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from fastcnn_kernels import table
+
+from fastcnn import dispatch, threads
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Backend and thread settings are those of a fresh process, before and after."""
+    monkeypatch.setattr(dispatch, "_process_wide", None)
+    monkeypatch.setattr(threads, "_number", None)
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """The table's list of rows, to insert fakes into."""
+    monkeypatch.setattr(table, "KERNELS", list(table.KERNELS))
+    caches = dispatch._rows, table._load
+    for each in caches:
+        each.cache_clear()
+    yield table.KERNELS
+    for each in caches:
+        each.cache_clear()
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run a script in a process of its own; returns what it printed."""
+
+    def run(script, env=None, timeout=300):
+        path = tmp_path / "script.py"
+        path.write_text(script)
+        done = subprocess.run(
+            [sys.executable, str(path)],
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run

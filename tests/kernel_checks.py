@@ -1,0 +1,93 @@
+"""What every kernel test needs: rows, cases, the float64 oracle, and the bound that a theorem gives."""
+
+import numpy as np
+from fastcnn_kernels import table
+from fastcnn_kernels.cases import Case
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from fastcnn_kernels.gemm import cases as gemm_cases
+
+#: Rows under test: all but the oracle.
+ROWS = [kernel for kernel in table.KERNELS if kernel.backend != "numpy"]
+EDGES = [case for layer in conv2d_cases.EDGES for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES
+
+#: Unit roundoff, and the type in which the reference is computed.
+ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+WIDER = {"float32": np.float64, "float64": np.longdouble}
+
+
+def row_id(kernel):
+    return kernel.name
+
+
+def run(kernel, arguments, num_threads=1):
+    """Result of a kernel in a fresh ``out``."""
+    arguments = arguments | {"out": np.full_like(arguments["out"], np.nan)}
+    kernel.load(**arguments, num_threads=num_threads)
+    return arguments["out"]
+
+
+def oracle(op, arguments, dtype, of=lambda array: array):
+    """The NumPy row's result in `dtype`, `of` applied to every input."""
+    arguments = {
+        name: of(value.astype(dtype)) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
+    }
+    return run(table.kernels_of(op)[-1], arguments)
+
+
+def assert_exact(kernel, arguments, num_threads=1):
+    """Integer-valued data: bitwise equal to the integer answer."""
+    np.testing.assert_array_equal(
+        run(kernel, arguments, num_threads), oracle(kernel.op, arguments, np.float64), err_msg=describe(arguments)
+    )
+
+
+def error_bound(op, arguments, terms):
+    """gamma_(n+1) M + n tiny: holds for any order of summation, with or without FMA (Higham 2002, section 3.1)."""
+    dtype = arguments["out"].dtype.name
+    u, k = ROUNDOFF[dtype], terms + 1
+    magnitude = oracle(op, arguments, WIDER[dtype], of=abs)
+    return k * u / (1 - k * u) * magnitude + terms * float(np.finfo(dtype).tiny)
+
+
+def assert_within_bound(kernel, arguments, terms, num_threads=1):
+    """Real data: the error is inside the theorem's bound."""
+    dtype = arguments["out"].dtype.name
+    error = abs(run(kernel, arguments, num_threads) - oracle(kernel.op, arguments, WIDER[dtype]))
+    bound = error_bound(kernel.op, arguments, terms)
+    assert (error <= bound).all(), f"{(error / bound).max():.3g} of the bound; {describe(arguments)}"
+
+
+def describe(arguments):
+    return str({name: getattr(value, "shape", value) for name, value in arguments.items()})
+
+
+def random_layer(rng):
+    """A small layer with every option of the op; `output` is at least 1 x 1."""
+    while True:
+        groups = int(rng.choice([1, 1, 2, 3]))
+        Cg, Kg = int(rng.integers(1, 5)), int(rng.choice([1, 2, 3, 5, 14, 17]))
+        R, S, sh, sw, dh, dw = (int(value) for value in rng.integers(1, 4, 6))
+        layer = conv2d_cases.Layer(
+            "random",
+            "edge",
+            int(rng.integers(1, 4)),
+            groups * Cg,
+            int(rng.integers(1, 18)),
+            int(rng.integers(1, 40)),
+            groups * Kg,
+            R,
+            S,
+            (sh, sw),
+            tuple(int(value) for value in rng.integers(0, 4, 4)),
+            (dh, dw),
+            groups,
+        )
+        if min(layer.output) >= 1:
+            return layer
+
+
+def random_matmul(rng) -> Case:
+    """A small product with every option of the op."""
+    M, N, Z = (int(value) for value in (rng.integers(1, 50), rng.integers(1, 70), rng.integers(1, 4)))
+    flags = [bool(value) for value in rng.integers(0, 2, 4)]
+    return gemm_cases.matmul("random", "edge", M, N, int(rng.choice([1, 2, 9, 33, 1030])), Z, *flags)

@@ -1,0 +1,98 @@
+"""Every row of the table against the oracle: exact on integers, inside the theorem's bound on reals."""
+
+import numpy as np
+import pytest
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from kernel_checks import EDGES, ROWS, assert_exact, assert_within_bound, random_layer, random_matmul, row_id, run
+
+from fastcnn_kernels import table
+
+DTYPES = ("float32", "float64")
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_edges_are_exact_on_integers(kernel, dtype):
+    for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
+        arguments = case.arguments(dtype, np.random.default_rng(seed), integers=True)
+        for num_threads in (1, 2):
+            assert_exact(kernel, arguments, num_threads)
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_edges_are_inside_the_theorem_bound_on_reals(kernel, dtype):
+    for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
+        assert_within_bound(kernel, case.arguments(dtype, np.random.default_rng(seed)), case.terms)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_2500_random_shapes_per_dtype_are_exact_on_integers(dtype):
+    """5,000 shapes in all, on every row of every op; the options drawn cover each other's combinations."""
+    rng = np.random.default_rng(7)
+    seen = set()
+    for count in range(2500):
+        layer = random_layer(rng)
+        seen |= {("stride", layer.stride), ("dilation", layer.dilation), ("groups", layer.groups)}
+        seen |= {("padding", side, value) for side, value in enumerate(layer.padding)}
+        cases = [*conv2d_cases.cases_of(layer, bias=bool(count % 2)), random_matmul(rng)]
+        for case in cases:
+            arguments = case.arguments(dtype, rng, integers=True)
+            for kernel in table.kernels_of(case.op)[:-1]:
+                assert_exact(kernel, arguments, num_threads=1 + count % 3)
+    assert len(seen) == 9 + 9 + 3 + 4 * 4, "some value of some option was never drawn"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_shapes_are_inside_the_theorem_bound_on_reals(dtype):
+    rng = np.random.default_rng(8)
+    for _ in range(400):
+        for case in (*conv2d_cases.cases_of(random_layer(rng), bias=True), random_matmul(rng)):
+            arguments = case.arguments(dtype, rng)
+            for kernel in table.kernels_of(case.op)[:-1]:
+                assert_within_bound(kernel, arguments, case.terms)
+
+
+@pytest.mark.parametrize("name", ["ResNet-50 conv1 7x7/2", "CIFAR ResNet-20 16x16 32", "MobileNetV2 dw 3x3/2 192 28x28"])
+@pytest.mark.parametrize("kernel", [kernel for kernel in ROWS if kernel.op != "matmul"], ids=row_id)
+def test_whole_layers_are_exact_on_integers(kernel, name):
+    layer = next(layer for layer in conv2d_cases.HEADLINE if layer.name == name)._replace(N=2)
+    case = next(case for case in conv2d_cases.cases_of(layer, bias=True) if case.op == kernel.op)
+    assert_exact(kernel, case.arguments("float32", np.random.default_rng(0), integers=True), num_threads=2)
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba"])
+def test_adjoint_identity_is_exact_on_integers(backend):
+    """<dy, conv(x, w)> = <dx, x> = <dw, w>."""
+    rng = np.random.default_rng(9)
+    kernels = {kernel.op: kernel for kernel in ROWS if kernel.backend == backend}
+    for _ in range(200):
+        forward, grad_input, grad_weight, _ = conv2d_cases.cases_of(random_layer(rng))
+        given = forward.arguments("float64", rng, integers=True)
+        x, weight, dy = given["x"], given["weight"], rng.integers(-4, 5, given["out"].shape).astype("float64")
+        y = run(kernels["conv2d"], given)
+        options = {"dy": dy, **grad_input.options}
+        dx = run(kernels["conv2d_grad_input"], options | {"weight": weight, "out": x})
+        dw = run(kernels["conv2d_grad_weight"], options | {"x": x, "out": weight})
+        assert (dy * y).sum() == (dx * x).sum() == (dw * weight).sum()
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+def test_a_batch_equals_its_parts_bitwise(kernel):
+    if kernel.op in ("conv2d_grad_weight", "conv2d_grad_bias"):
+        batched = ()  # these sum over the batch
+    else:
+        batched = ("a", "b", "out") if kernel.op == "matmul" else ("x", "dy", "out")
+    rng = np.random.default_rng(10)
+    for _ in range(50):
+        cases = [*conv2d_cases.cases_of(random_layer(rng)._replace(N=3), bias=True), random_matmul(rng)]
+        case = next(case for case in cases if case.op == kernel.op)
+        arguments = case.arguments("float32", rng)
+        whole = run(kernel, arguments)
+        np.testing.assert_array_equal(whole, run(kernel, arguments))
+        for n in range(len(whole) if batched else 0):
+            part = {
+                name: np.ascontiguousarray(value[n : n + 1]) if name in batched and len(value) > 1 else value
+                for name, value in arguments.items()
+            }
+            np.testing.assert_array_equal(run(kernel, part)[0], whole[n])

@@ -1,0 +1,48 @@
+"""NaN, Inf and denormals come out where direct summation puts them; a padded tap contributes nothing."""
+
+import numpy as np
+import pytest
+from fastcnn_kernels import table
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from kernel_checks import ROWS, random_layer, random_matmul, row_id, run
+
+
+def pattern(array):
+    """0 finite, 1 NaN, 2 +Inf, 3 -Inf."""
+    return np.select([np.isnan(array), np.isposinf(array), np.isneginf(array)], [1, 2, 3], 0)
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # Inf - Inf, in the oracle
+def test_pattern_equals_direct_summation(kernel, dtype):
+    rng = np.random.default_rng(11)
+    hit = 0
+    for _ in range(120):
+        cases = [*conv2d_cases.cases_of(random_layer(rng), bias=True), random_matmul(rng)]
+        case = next(case for case in cases if case.op == kernel.op)
+        arguments = case.arguments(dtype, rng, integers=True)
+        inputs = [name for name in case.shapes if name != "out"]
+        poisoned = arguments[inputs[rng.integers(len(inputs))]].reshape(-1)
+        poisoned[rng.integers(poisoned.size)] = rng.choice([np.nan, np.inf, -np.inf])
+        expected = run(table.kernels_of(kernel.op)[-1], arguments)
+        np.testing.assert_array_equal(pattern(run(kernel, arguments)), pattern(expected))
+        hit += pattern(expected).any()
+    assert hit > 60
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+def test_denormals_are_kept(kernel):
+    rng = np.random.default_rng(12)
+    layer = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
+    cases = [*conv2d_cases.cases_of(layer, bias=True), random_matmul(rng)]
+    arguments = next(case for case in cases if case.op == kernel.op).arguments("float32", rng, integers=True)
+    tiny = np.float32(2.0**-140)
+    first = next(name for name in ("x", "dy", "a") if name in arguments)
+    scaled = {first, *({"bias"} & set(arguments))}
+    small = {
+        name: value * tiny if name in scaled and value is not None else value for name, value in arguments.items()
+    }
+    result = run(kernel, arguments)
+    assert result.any()
+    np.testing.assert_array_equal(run(kernel, small), result * tiny)

@@ -1,0 +1,37 @@
+"""The twins stay twins: same functions, same order, same arguments."""
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from fastcnn_kernels import table
+
+FAMILIES = sorted({kernel.module.rpartition(".")[0] for kernel in table.KERNELS})
+
+
+def functions(path):
+    """Names of the functions a source file defines, in order."""
+    return re.findall(r"^(?:def|cdef [\w ]+?[ *])\s*(\w+)\(", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_functions_in_the_same_order(family):
+    folder = Path(import_module(family).__file__).parent
+    numba, cython = functions(folder / "numba_.py"), functions(folder / "cython_.pyx")
+    shared_from_micro = {"panel_rows", "lane_sum"}  # in micro.pxd and micro.h on the Cython side
+    assert [name for name in numba if name not in shared_from_micro] == cython
+    assert len(cython) > 3
+
+
+@pytest.mark.parametrize("op", sorted({kernel.op for kernel in table.KERNELS}))
+def test_every_row_of_an_op_has_the_same_arguments(op):
+    *compiled, oracle = table.kernels_of(op)
+    expected = list(inspect.signature(oracle.load).parameters)
+    for kernel in compiled:
+        source = Path(import_module(kernel.module.rpartition(".")[0]).__file__).parent
+        text = (source / ("cython_.pyx" if kernel.backend == "cython" else "numba_.py")).read_text()
+        header = re.search(rf"^def {kernel.function}\(\s*\*,\s*(.*?),?\s*\):", text, re.MULTILINE | re.DOTALL).group(1)
+        names = [re.sub(r" not None$", "", part.strip()).split()[-1] for part in re.split(r",(?![^\[]*\])", header)]
+        assert names == expected, kernel.name
