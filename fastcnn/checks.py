@@ -59,9 +59,7 @@ def padding_option(value: Any) -> str | tuple[int, int, int, int]:
         return "same" if value == "same" else (0, 0, 0, 0)
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(
-                message("padding", short(value), "an integer, a pair or ((top, bottom), (left, right))")
-            )
+            raise ValueError(message("padding", short(value), "an integer, a pair or ((top, bottom), (left, right))"))
         return (*pair(value[0], "padding", 0), *pair(value[1], "padding", 0))
     return (*pair(value, "padding", 0), *pair(value, "padding", 0))
 
@@ -110,9 +108,7 @@ def conv2d_geometry(
     padded = size[0] + padding[0] + padding[1], size[1] + padding[2] + padding[3]
     extent = dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
     if extent[0] > padded[0] or extent[1] > padded[1]:
-        raise ValueError(
-            message("weight", f"a dilated kernel of {extent}", f"at most the padded input size, {padded}")
-        )
+        raise ValueError(message("weight", f"a dilated kernel of {extent}", f"at most the padded input size, {padded}"))
     out = [(padded[i] - extent[i]) // stride[i] + 1 for i in range(2)]
     y_shape = (*x[:-3], weight[0], *out)
     batch = x[0] if len(x) == 4 else 1
@@ -134,9 +130,7 @@ def _check_conv2d_shapes(x: Shape, weight: Shape, groups: int) -> None:
     if channels % groups:
         raise ValueError(message("groups", groups, f"a divisor of C = {channels}: x has shape {x}"))
     if weight[0] % groups:
-        raise ValueError(
-            message("groups", groups, f"a divisor of C_out = {weight[0]}: weight has shape {weight}")
-        )
+        raise ValueError(message("groups", groups, f"a divisor of C_out = {weight[0]}: weight has shape {weight}"))
     if channels != weight[1] * groups:
         raise ValueError(
             message(
@@ -164,9 +158,7 @@ def matmul_shape(a: Shape, b: Shape) -> tuple[Shape, Shape]:
         if not shape:
             raise ValueError(message(name, "shape ()", "at least one dimension"))
     if a[-1] != (inner := b[-2] if len(b) > 1 else b[0]):
-        raise ValueError(
-            message("b", f"shape {b} with inner dimension {inner}", f"{a[-1]}, the last of a's shape {a}")
-        )
+        raise ValueError(message("b", f"shape {b} with inner dimension {inner}", f"{a[-1]}, the last of a's shape {a}"))
     try:
         batch = np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
@@ -180,7 +172,5 @@ def linear_shape(x: Shape, weight: Shape) -> Shape:
     if len(weight) != 2:
         raise ValueError(message("weight", f"shape {weight}", "(out_features, in_features)"))
     if not x or x[-1] != weight[1]:
-        raise ValueError(
-            message("x", f"shape {x}", f"(..., in_features = {weight[1]}): weight has shape {weight}")
-        )
+        raise ValueError(message("x", f"shape {x}", f"(..., in_features = {weight[1]}): weight has shape {weight}"))
     return (*x[:-1], weight[0])

@@ -4,9 +4,8 @@ import os
 import platform
 from importlib import metadata
 
-from fastcnn_kernels import cpu
-
 from fastcnn import __version__, dispatch, threads
+from fastcnn_kernels import cpu
 
 #: Packages whose version matters; found in the installation's metadata, so that none is imported.
 PACKAGES = ("numpy", "numba", "llvmlite", "cython")

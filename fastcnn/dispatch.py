@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from fastcnn_kernels import table
-
 from fastcnn import threads
 from fastcnn.checks import message, short
+from fastcnn_kernels import table
 
 #: One kernel call: op, floating-point operations, keywords except num_threads.
 Step = tuple[str, int, dict[str, Any]]

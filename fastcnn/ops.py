@@ -111,9 +111,7 @@ def conv2d_backward(
     return gradients
 
 
-def matmul(
-    a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend: str | None = None
-) -> np.ndarray:
+def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
     """Matrix product with the shapes of ``numpy.matmul``.
 
     Parameters

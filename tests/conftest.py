@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from fastcnn_kernels import table
 
 from fastcnn import dispatch, threads
+from fastcnn_kernels import table
 
 
 @pytest.fixture(autouse=True)

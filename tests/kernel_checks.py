@@ -1,6 +1,7 @@
 """What every kernel test needs: rows, cases, the float64 oracle, and the bound that a theorem gives."""
 
 import numpy as np
+
 from fastcnn_kernels import table
 from fastcnn_kernels.cases import Case
 from fastcnn_kernels.conv2d import cases as conv2d_cases

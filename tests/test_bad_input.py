@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from fastcnn_kernels import table
 
 import fastcnn as fc
+from fastcnn_kernels import table
 
 
 def names():
@@ -42,7 +42,7 @@ def names():
     }
 
 
-T, V, O, M = TypeError, ValueError, OverflowError, MemoryError  # noqa: E741
+T, V, O, M = TypeError, ValueError, OverflowError, MemoryError
 ARRAY = "expected a float32 or float64 array"
 # (id, expression, exception, regular expression its message matches)
 CASES = [

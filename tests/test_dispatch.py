@@ -6,10 +6,10 @@ import types
 
 import numpy as np
 import pytest
-from fastcnn_kernels import table
 
 import fastcnn as fc
 from fastcnn import dispatch
+from fastcnn_kernels import table
 
 X, W = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 2, 3, 3), np.float32)
 
@@ -192,10 +192,7 @@ def test_environment_variable_empty_is_auto(python):
 
 def test_bad_environment_variable_is_named(python):
     lines = python(SHOW, env={"FASTCNN_BACKEND": "cuda"}).splitlines()
-    text = (
-        "ValueError: environment variable FASTCNN_BACKEND: "
-        "got 'cuda', expected one of auto, cython, numba, numpy"
-    )
+    text = "ValueError: environment variable FASTCNN_BACKEND: got 'cuda', expected one of auto, cython, numba, numpy"
     assert lines == [text] * 3
 
 

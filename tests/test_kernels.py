@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from fastcnn_kernels.conv2d import cases as conv2d_cases
-from kernel_checks import EDGES, ROWS, assert_exact, assert_within_bound, random_layer, random_matmul, row_id, run
 
 from fastcnn_kernels import table
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from kernel_checks import EDGES, ROWS, assert_exact, assert_within_bound, random_layer, random_matmul, row_id, run
 
 DTYPES = ("float32", "float64")
 
@@ -53,7 +53,9 @@ def test_random_shapes_are_inside_the_theorem_bound_on_reals(dtype):
                 assert_within_bound(kernel, arguments, case.terms)
 
 
-@pytest.mark.parametrize("name", ["ResNet-50 conv1 7x7/2", "CIFAR ResNet-20 16x16 32", "MobileNetV2 dw 3x3/2 192 28x28"])
+@pytest.mark.parametrize(
+    "name", ["ResNet-50 conv1 7x7/2", "CIFAR ResNet-20 16x16 32", "MobileNetV2 dw 3x3/2 192 28x28"]
+)
 @pytest.mark.parametrize("kernel", [kernel for kernel in ROWS if kernel.op != "matmul"], ids=row_id)
 def test_whole_layers_are_exact_on_integers(kernel, name):
     layer = next(layer for layer in conv2d_cases.HEADLINE if layer.name == name)._replace(N=2)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fastcnn_kernels import table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from kernel_checks import ROWS, random_layer, random_matmul, row_id, run
@@ -40,9 +41,7 @@ def test_denormals_are_kept(kernel):
     tiny = np.float32(2.0**-140)
     first = next(name for name in ("x", "dy", "a") if name in arguments)
     scaled = {first, *({"bias"} & set(arguments))}
-    small = {
-        name: value * tiny if name in scaled and value is not None else value for name, value in arguments.items()
-    }
+    small = {name: value * tiny if name in scaled and value is not None else value for name, value in arguments.items()}
     result = run(kernel, arguments)
     assert result.any()
     np.testing.assert_array_equal(run(kernel, small), result * tiny)

@@ -6,10 +6,10 @@ import types
 
 import numpy as np
 import pytest
-from fastcnn_kernels import table
 
 import fastcnn as fc
 from fastcnn import threads
+from fastcnn_kernels import table
 
 # Large enough for each op to pass the threshold below which a call stays on one thread. Processes of
 # their own run one op only, because Numba compiles anew in each.

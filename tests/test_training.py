@@ -5,12 +5,12 @@ import signal
 
 import numpy as np
 import pytest
-from fastcnn_kernels.table import BACKENDS
 
 from fastcnn import data, use_backend
 from fastcnn.models import Essay, LeNet
 from fastcnn.nn import SGD, Linear
 from fastcnn.training import evaluate, train
+from fastcnn_kernels.table import BACKENDS
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from fastcnn_kernels import table
 
 FAMILIES = sorted({kernel.module.rpartition(".")[0] for kernel in table.KERNELS})

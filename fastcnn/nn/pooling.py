@@ -3,10 +3,10 @@
 # ruff: noqa: D102 - what __call__ and forward of a layer do is described in Module
 
 import numpy as np
-from fastcnn_kernels.conv2d.numpy_ import taps
 
 from fastcnn.checks import message, pair
 from fastcnn.nn.modules import Module
+from fastcnn_kernels.conv2d.numpy_ import taps
 
 
 class MaxPool2d(Module):

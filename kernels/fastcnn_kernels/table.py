@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from fastcnn_kernels.conv2d import geometry
+
 #: Backend -> the modules it needs beyond NumPy. All of them missing from the installation is a reason to decline;
 #: one that is there and fails to import is an error.
 BACKENDS = {
@@ -70,17 +72,23 @@ def unavailable(backend: str) -> str:
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
-def _rows(family: str, ops: tuple[str, ...]) -> list[Kernel]:
+def _rows(family: str, op: str, refuses: Callable[..., str] = takes_everything) -> list[Kernel]:
+    """A row per backend; the NumPy row refuses nothing."""
     return [
-        Kernel(f"{op}_{backend}", op, backend, f"fastcnn_kernels.{family}.{backend}_", op)
-        for op in ops
+        Kernel(
+            f"{op}_{backend}", op, backend, f"fastcnn_kernels.{family}.{backend}_", op,
+            refuses=takes_everything if backend == "numpy" else refuses,
+        )
         for backend in BACKENDS
-    ]
+    ]  # fmt: skip
 
 
 KERNELS: list[Kernel] = [
-    *_rows("gemm", ("matmul",)),
-    *_rows("conv2d", ("conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_grad_bias")),
+    *_rows("gemm", "matmul"),
+    *_rows("conv2d", "conv2d", geometry.refuses),
+    *_rows("conv2d", "conv2d_grad_input", geometry.refuses),
+    *_rows("conv2d", "conv2d_grad_weight", geometry.refuses),
+    *_rows("conv2d", "conv2d_grad_bias"),
 ]
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+#: A padded copy may hold this many times the elements of image and result, plus a few: real layers stay under 3.
+SPARSEST = 16
 #: Plans kept: more than the layers of any network in one process, at a few kilobytes each.
 CACHED_PLANS = 1024
 
@@ -167,3 +169,18 @@ def grad_weight(dy_shape, x_shape, out_shape, stride, padding, dilation, groups)
         _sum(np.arange(R) * dh * columns * C, np.arange(S) * dw * C, np.arange(Cg)),
         _sum(np.arange(R) * S, np.arange(S), np.arange(Cg) * R * S),
     )
+
+
+def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
+    """Decline layers whose padded copy would be mostly zeros that no other row stores: huge padding or dilation."""
+    (R, S), (sh, sw), (dh, dw) = (out if weight is None else weight).shape[2:], stride, dilation
+    if x is None:  # the input gradient pads dy
+        (H, W), image = out.shape[2:], dy.shape
+        rows, columns = (H - 1 + (R - 1) * dh) // sh + 2, (W - 1 + (S - 1) * dw) // sw + 2
+    else:
+        (P, Q), image = (out if dy is None else dy).shape[2:], x.shape
+        rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
+    stored = image[2] * image[3] + out.shape[2] * out.shape[3]
+    if rows * columns <= SPARSEST * stored + 4096:
+        return ""
+    return f"the padded copy of the image would be {rows} x {columns}, almost all of it padding"
