@@ -261,5 +261,5 @@ def test_extreme_options_that_are_valid(taps, options, expected):
 
 @pytest.mark.parametrize("backend", ["cython", "numba"])
 def test_compiled_rows_refuse_a_copy_that_is_almost_all_padding(backend):
-    with pytest.raises(RuntimeError, match=f"conv2d_{backend}: the padded copy of the image would be 2001 x 2001"):
-        fc.conv2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), padding=1000, backend=backend)
+    with pytest.raises(RuntimeError, match=f"conv2d_{backend}: the padded copy of the image would be 2002 x 2002"):
+        fc.conv2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), stride=1000, padding=1000, backend=backend)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from fastcnn_kernels.conv2d import geometry
-
 #: Backend -> the modules it needs beyond NumPy. All of them missing from the installation is a reason to decline;
 #: one that is there and fails to import is an error.
 BACKENDS = {
@@ -24,6 +22,13 @@ BACKENDS = {
 def takes_everything(**call: Any) -> str:
     """Refusal function of a kernel without restrictions."""
     return ""
+
+
+def conv2d_refuses(**call: Any) -> str:
+    """Refusal function of the compiled convolution kernels; a family is imported only when it is called."""
+    from fastcnn_kernels.conv2d import geometry
+
+    return geometry.refuses(**call)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ def _rows(family: str, op: str, refuses: Callable[..., str] = takes_everything) 
 
 KERNELS: list[Kernel] = [
     *_rows("gemm", "matmul"),
-    *_rows("conv2d", "conv2d", geometry.refuses),
-    *_rows("conv2d", "conv2d_grad_input", geometry.refuses),
-    *_rows("conv2d", "conv2d_grad_weight", geometry.refuses),
+    *_rows("conv2d", "conv2d", conv2d_refuses),
+    *_rows("conv2d", "conv2d_grad_input", conv2d_refuses),
+    *_rows("conv2d", "conv2d_grad_weight", conv2d_refuses),
     *_rows("conv2d", "conv2d_grad_bias"),
 ]
 
