@@ -13,7 +13,11 @@ from typing import Any
 #: Backend -> the modules it needs beyond NumPy. All of them missing from the installation is a reason to decline;
 #: one that is there and fails to import is an error.
 BACKENDS = {
-    "cython": ("fastcnn_kernels.gemm.cython_", "fastcnn_kernels.conv2d.cython_"),
+    "cython": (
+        "fastcnn_kernels.gemm.cython_",
+        "fastcnn_kernels.conv2d.cython_",
+        "fastcnn_kernels.conv2d.direct.cython_",
+    ),
     "numba": ("numba",),
     "numpy": (),
 }
@@ -22,13 +26,6 @@ BACKENDS = {
 def takes_everything(**call: Any) -> str:
     """Refusal function of a kernel without restrictions."""
     return ""
-
-
-def conv2d_refuses(**call: Any) -> str:
-    """Refusal function of the compiled convolution kernels; a family is imported only when it is called."""
-    from fastcnn_kernels.conv2d import geometry
-
-    return geometry.refuses(**call)
 
 
 @dataclass(frozen=True)
@@ -77,23 +74,41 @@ def unavailable(backend: str) -> str:
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
-def _rows(family: str, op: str, refuses: Callable[..., str] = takes_everything) -> list[Kernel]:
-    """A row per backend; the NumPy row refuses nothing."""
+def _refusal(module: str) -> Callable[..., str]:
+    """The function ``refuses`` of a family's geometry, whose module is imported only when it is called."""
+
+    def refuses(**call: Any) -> str:
+        return _load(module, "refuses")(**call)
+
+    return refuses
+
+
+def _conv2d_rows(op: str) -> list[Kernel]:
+    """Rows of a convolution op: per backend first the direct kernel, which takes few channels, then the general one."""
+    direct = _refusal("fastcnn_kernels.conv2d.direct.geometry")
+    general = _refusal("fastcnn_kernels.conv2d.geometry")
+    rows = []
+    for backend in ("cython", "numba"):
+        module = f"fastcnn_kernels.conv2d.direct.{backend}_"
+        rows.append(Kernel(f"{op}_direct_{backend}", op, backend, module, op, refuses=direct))
+        rows.append(Kernel(f"{op}_{backend}", op, backend, f"fastcnn_kernels.conv2d.{backend}_", op, refuses=general))
+    return [*rows, Kernel(f"{op}_numpy", op, "numpy", "fastcnn_kernels.conv2d.numpy_", op)]
+
+
+def _plain_rows(family: str, op: str) -> list[Kernel]:
+    """A row per backend, without restrictions."""
     return [
-        Kernel(
-            f"{op}_{backend}", op, backend, f"fastcnn_kernels.{family}.{backend}_", op,
-            refuses=takes_everything if backend == "numpy" else refuses,
-        )
-        for backend in BACKENDS
-    ]  # fmt: skip
+        Kernel(f"{op}_{backend}", op, backend, f"fastcnn_kernels.{family}.{backend}_", op)
+        for backend in ("cython", "numba", "numpy")
+    ]
 
 
 KERNELS: list[Kernel] = [
-    *_rows("gemm", "matmul"),
-    *_rows("conv2d", "conv2d", conv2d_refuses),
-    *_rows("conv2d", "conv2d_grad_input", conv2d_refuses),
-    *_rows("conv2d", "conv2d_grad_weight", conv2d_refuses),
-    *_rows("conv2d", "conv2d_grad_bias"),
+    *_plain_rows("gemm", "matmul"),
+    *_conv2d_rows("conv2d"),
+    *_conv2d_rows("conv2d_grad_input"),
+    *_conv2d_rows("conv2d_grad_weight"),
+    *_plain_rows("conv2d", "conv2d_grad_bias"),
 ]
 
 

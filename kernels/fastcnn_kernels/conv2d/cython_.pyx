@@ -23,7 +23,7 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    MR, copy_panel_row, has_nonfinite, lane_sum, micro, panel_rows, panel_width, real
+    MR, copy_panel_row, has_nonfinite, lane_sum, micro, pack_rows, panel_rows, panel_width, real
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry, numpy_
@@ -90,20 +90,6 @@ cdef void pack_runs(
                     target[start + j] = from_[j]
         for j in range(columns, NR):
             target[j] = 0
-
-
-cdef void pack_rows(
-    const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, const Py_ssize_t* l_offset,
-) noexcept nogil:
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    cdef Py_ssize_t i, l
-    for i in range(mr):
-        if i < rows:
-            for l in range(L):
-                packed[l * mr + i] = a[i * row_step + l_offset[l]]
-        else:
-            for l in range(L):
-                packed[l * mr + i] = 0
 
 
 cdef Py_ssize_t find_runs(

@@ -68,7 +68,7 @@ def _table(shape, source_steps, weight_steps, out_steps):
     return table
 
 
-def _sum(*axes):
+def offset_sums(*axes):
     """Offsets over the outer product of several axes, the last one fastest."""
     total = np.zeros((1,), np.intp)
     for axis in axes:
@@ -91,14 +91,14 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups)
             (Cg * R * S, K // groups * Cg * R * S),
             (K * P * Q, Q, 1, P * Q),
         ),
-        _sum(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, columns),
+        offset_sums(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, columns),
         np.arange(Cg * R * S, dtype=np.intp),
         0,
     )
     return Plan(planes, (product,), True)
 
 
-def _remainder_taps(size, stride, before, filter_size, dilation):
+def remainder_taps(size, stride, before, filter_size, dilation):
     """For each remainder a of a pixel's position: its taps, and the row of dy each reads relative to h // stride."""
     taps = []
     for a in range(min(stride, size)):
@@ -112,8 +112,8 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
     """Plan of ``conv2d_grad_input``: one product for each remainder (a, b) that meets a tap."""
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
     (sh, sw), Kg = stride, K // groups
-    row_taps = _remainder_taps(H, sh, padding[0], R, dilation[0])
-    column_taps = _remainder_taps(W, sw, padding[2], S, dilation[1])
+    row_taps = remainder_taps(H, sh, padding[0], R, dilation[0])
+    column_taps = remainder_taps(W, sw, padding[2], S, dilation[1])
 
     def reach(taps, size, stride):
         """Lowest and highest row of dy that any tap reads."""
@@ -143,12 +143,12 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
                         (R * S, Kg * Cg * R * S),
                         (C * H * W, sh * W, sw, H * W),
                     ),
-                    _sum(
+                    offset_sums(
                         np.arange(Kg) * plane,
                         [(offset - low_h) * planes.pitch for _, offset in rows],
                         [offset - low_w for _, offset in columns],
                     ),
-                    _sum(np.arange(Kg) * Cg * R * S, [r * S for r, _ in rows], [s for s, _ in columns]),
+                    offset_sums(np.arange(Kg) * Cg * R * S, [r * S for r, _ in rows], [s for s, _ in columns]),
                     a * W + b,
                 )
             )
@@ -166,8 +166,8 @@ def grad_weight(dy_shape, x_shape, out_shape, stride, padding, dilation, groups)
     return WeightPlan(
         planes,
         np.array([rows * columns * C, sh * columns * C, sw * C], np.intp),
-        _sum(np.arange(R) * dh * columns * C, np.arange(S) * dw * C, np.arange(Cg)),
-        _sum(np.arange(R) * S, np.arange(S), np.arange(Cg) * R * S),
+        offset_sums(np.arange(R) * dh * columns * C, np.arange(S) * dw * C, np.arange(Cg)),
+        offset_sums(np.arange(R) * S, np.arange(S), np.arange(Cg) * R * S),
     )
 
 

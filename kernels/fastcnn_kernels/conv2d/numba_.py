@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcnn_kernels.conv2d import blocking, geometry, numpy_
 from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, micro, panel_width
+from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, copy_run, micro, panel_width, zero_run
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -24,24 +24,20 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, wor
             target = (plane * rows + i) * pitch
             h = i - top
             if h < 0 or h >= H:
-                for j in range(pitch):
-                    planes[target + j] = 0
+                zero_run(planes, target, pitch)
                 continue
             source = (plane * H + h) * W - left
             for b in range(stride_w):
                 # column j of remainder b is image column j * stride_w + b - left
                 first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
                 last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
-                for j in range(first):
-                    planes[target + b * width + j] = 0
+                zero_run(planes, target + b * width, first)
                 if stride_w == 1:
-                    for j in range(first, last):
-                        planes[target + j] = image[source + j]
+                    copy_run(planes, target + first, image, source + first, last - first)
                 else:
                     for j in range(first, last):
                         planes[target + b * width + j] = image[source + j * stride_w + b]
-                for j in range(last, width):
-                    planes[target + b * width + j] = 0
+                zero_run(planes, target + b * width + last, width - last)
 
 
 @compiled
@@ -61,22 +57,22 @@ def pack_runs(
             if from_ + NR <= source.size:
                 copy_panel_row(packed, target + start, source, from_)
             else:
-                for j in range(runs[run_start + run + 1] - start):
-                    packed[target + start + j] = source[from_ + j]
-        for j in range(columns, NR):
-            packed[target + j] = 0
+                copy_run(packed, target + start, source, from_, runs[run_start + run + 1] - start)
+        if columns < NR:
+            zero_run(packed, target + columns, NR - columns)
 
 
 @compiled
 def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset):
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    for i in range(mr):
-        if i < rows:
-            for l in range(L):
-                packed[packed_start + l * mr + i] = a[a_start + i * row_step + l_offset[l]]
-        else:
-            for l in range(L):
-                packed[packed_start + l * mr + i] = 0
+    for block in range((L + 63) // 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+        for i in range(mr):
+            if i < rows:
+                for l in range(block * 64, min(L, block * 64 + 64)):
+                    packed[packed_start + l * mr + i] = a[a_start + i * row_step + l_offset[l]]
+            else:
+                for l in range(block * 64, min(L, block * 64 + 64)):
+                    packed[packed_start + l * mr + i] = 0
 
 
 @compiled
@@ -138,8 +134,7 @@ def shifted_tile(
             source = tile_start + i * NR + start
             target = out_start + i * out_row_step + runs[run_out + run]
             if column_step == 1:
-                for j in range(runs[run_start + run + 1] - start):
-                    out[target + j] = tile[source + j]
+                copy_run(out, target, tile, source, runs[run_start + run + 1] - start)
             else:
                 for j in range(runs[run_start + run + 1] - start):
                     out[target + j * column_step] = tile[source + j]

@@ -33,6 +33,16 @@
 #define VECTOR_BYTES 16
 #define MR 6
 #endif
+/* Direct kernels: rows up to which a tile is four vectors wide (mr x 4 sums + 4), and the tile of dot products. */
+#if MR > 6
+#define WIDE_ROWS 6
+#define DOT_ROWS 4
+#else
+#define WIDE_ROWS 2
+#define DOT_ROWS 2
+#endif
+#define DOT_COLUMNS 6
+#define DOT_COLUMNS_OF_ONE_ROW 12
 #define NR_F32 (2 * VECTOR_BYTES / 4)
 #define NR_F64 (2 * VECTOR_BYTES / 8)
 

@@ -2,6 +2,10 @@
 
 cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int MR
+    const int WIDE_ROWS
+    const int DOT_ROWS
+    const int DOT_COLUMNS
+    const int DOT_COLUMNS_OF_ONE_ROW
     const int NR_F32
     const int NR_F64
     void micro_f32(int mr, Py_ssize_t L, const float* a, const float* b, float* c, Py_ssize_t ldc, bint accumulate)
@@ -10,6 +14,22 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void copy_panel_row_f64(double* target, const double* source)
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
+    void direct_f32(
+        int mr, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset, const float* bias,
+        float* tile
+    )
+    void direct_f64(
+        int mr, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset, const double* bias,
+        double* tile
+    )
+    void dot_f32(
+        int rows, int columns, Py_ssize_t n, const float* a, Py_ssize_t a_step, const float* b,
+        const Py_ssize_t* offset, float* sums, Py_ssize_t sums_step
+    )
+    void dot_f64(
+        int rows, int columns, Py_ssize_t n, const double* a, Py_ssize_t a_step, const double* b,
+        const Py_ssize_t* offset, double* sums, Py_ssize_t sums_step
+    )
     double lane_sum_f32(const float* x, Py_ssize_t n)
     double lane_sum_f64(const double* x, Py_ssize_t n)
 
@@ -57,3 +77,37 @@ cdef inline double lane_sum(const real* x, Py_ssize_t n) noexcept nogil:
         return lane_sum_f32(x, n)
     else:
         return lane_sum_f64(x, n)
+
+
+cdef inline void direct(
+    int mr, Py_ssize_t L, const real* a, const real* source, const Py_ssize_t* offset, const real* bias, real* tile
+) noexcept nogil:
+    if real is float:
+        direct_f32(mr, L, a, source, offset, bias, tile)
+    else:
+        direct_f64(mr, L, a, source, offset, bias, tile)
+
+
+cdef inline void dot(
+    int rows, int columns, Py_ssize_t n, const real* a, Py_ssize_t a_step, const real* b, const Py_ssize_t* offset,
+    real* sums, Py_ssize_t sums_step
+) noexcept nogil:
+    if real is float:
+        dot_f32(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+    else:
+        dot_f64(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+
+
+cdef inline void pack_rows(
+    const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, const Py_ssize_t* l_offset
+) noexcept nogil:
+    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
+    cdef Py_ssize_t i, l, block
+    for block in range((L + 63) // 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+        for i in range(mr):
+            if i < rows:
+                for l in range(block * 64, min(L, block * 64 + 64)):
+                    packed[l * mr + i] = a[i * row_step + l_offset[l]]
+            else:
+                for l in range(block * 64, min(L, block * 64 + 64)):
+                    packed[l * mr + i] = 0

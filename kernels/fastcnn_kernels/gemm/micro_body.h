@@ -49,6 +49,81 @@ INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) {
     NAME(store)(target, v0);
     NAME(store)(target + VL, v1);
 }
+
+/* tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
+INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
+                              const ptrdiff_t *offset, const REAL *bias, REAL *tile) {
+    NAME(vec) acc[MR][4];
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
+    for (ptrdiff_t l = 0; l < L; l++, a += mr) {
+        NAME(vec) b[4];
+        UNROLL for (int j = 0; j < vectors; j++) b[j] = NAME(load)(source + offset[l] + j * VL);
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * b[j];
+    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+}
+
+static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
+                         const REAL *bias, REAL *tile) {
+#define ROWS(n) case n: NAME(direct_rows)(n, n <= WIDE_ROWS ? 4 : 2, L, a, source, offset, bias, tile); break;
+    switch (mr) {
+        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
+#if MR > 6
+        ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+#endif
+#if MR > 12
+        ROWS(13) ROWS(14)
+#endif
+    }
+#undef ROWS
+}
+
+/* Sum of the lanes, halves added to halves. */
+INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
+    REAL lane[VL];
+    memcpy(lane, &v, sizeof v);
+    UNROLL for (int half = VL / 2; half > 0; half /= 2)
+        UNROLL for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0];
+}
+
+/* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over n pixels, n a multiple of VL. */
+INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step,
+                           const REAL *b, const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
+    NAME(vec) acc[DOT_ROWS][DOT_COLUMNS_OF_ONE_ROW];
+    const REAL *column[DOT_COLUMNS_OF_ONE_ROW];
+    UNROLL for (int j = 0; j < columns; j++) column[j] = b + offset[j];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++) acc[i][j] = (NAME(vec)){0};
+    for (ptrdiff_t p = 0; p < n; p += VL) {
+        NAME(vec) row[DOT_ROWS];
+        UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
+        UNROLL for (int j = 0; j < columns; j++) {
+            NAME(vec) value = NAME(load)(column[j] + p);
+            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++) sums[i * sums_step + j] += NAME(lanes_sum)(acc[i][j]);
+}
+
+static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                      const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
+#define TILE(r, c) case (r) * 16 + (c): NAME(dot_tile)(r, c, n, a, a_step, b, offset, sums, sums_step); break;
+#define SIX(r) TILE(r, 1) TILE(r, 2) TILE(r, 3) TILE(r, 4) TILE(r, 5) TILE(r, 6)
+    switch (rows * 16 + columns) {
+        SIX(1) TILE(1, 7) TILE(1, 8) TILE(1, 9) TILE(1, 10) TILE(1, 11) TILE(1, 12)
+        SIX(2)
+#if DOT_ROWS > 2
+        SIX(3) SIX(4)
+#endif
+    }
+#undef SIX
+#undef TILE
+}
 #undef VL
 #else
 static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
@@ -61,6 +136,24 @@ static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL 
         }
 }
 INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) { memcpy(target, source, 2 * VECTOR_BYTES); }
+
+static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
+                         const REAL *bias, REAL *tile) {
+    const int width = (mr <= WIDE_ROWS ? 4 : 2) * VECTOR_BYTES / (int)sizeof(REAL);
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < width; j++) {
+            REAL sum = bias ? bias[i] : 0;
+            for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * source[offset[l] + j];
+            tile[i * width + j] = sum;
+        }
+}
+
+static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                      const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            for (ptrdiff_t p = 0; p < n; p++) sums[i * sums_step + j] += a[i * a_step + p] * b[offset[j] + p];
+}
 #endif
 
 /* 1 if any of n values is NaN or infinite: its exponent bits are all ones. */

@@ -8,7 +8,7 @@ stand for a C pointer.
 """
 
 import platform
-from functools import cache
+from functools import cache, partial
 
 from llvmlite import binding, ir
 from numba import cfunc, types
@@ -23,6 +23,10 @@ VECTOR_BYTES, MR, FMA = {
     "x86-64-v3": (32, 6, True),
     "baseline": (16, 12, True) if platform.machine() in ("aarch64", "arm64") else (16, 6, False),
 }[level()]
+
+#: Rows up to which a direct tile is four vectors wide, and the tile of dot products (as in micro.h).
+WIDE_ROWS, DOT_ROWS = (6, 4) if MR > 6 else (2, 2)
+DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
 
 
 def _lanes(array_type):
@@ -59,111 +63,232 @@ def _multiply_add(builder, x, y, total):
     return builder.call(function, [x, y, total])
 
 
-def _broadcast(builder, scalar, vector_type):
+def _broadcast_load(builder, pointer, index, vector_type):
+    """Vector of one element of an array."""
+    scalar = builder.load(builder.gep(pointer, [index]))
     one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.IntType(32)(0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
     return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), mask)
 
 
-def _emit_rows(builder, rows, vector_type, L, a, b, c, ldc, accumulate):
-    """The loop of one row count: 2 * rows vector sums."""
-    intp = L.type
-    VL = vector_type.count
+def _emit_switch(builder, key, cases):
+    """Branch on an integer; `cases` are (value, function that emits the code)."""
+    end = builder.append_basic_block("switch.end")
+    switch = builder.switch(key, end)
+    for value, emit in cases:
+        block = builder.append_basic_block(f"case{value}")
+        switch.add_case(key.type(value), block)
+        builder.position_at_end(block)
+        emit()
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _emit_loop(builder, count, step, start, body):
+    """Run ``totals = body(index, totals)`` for index = 0, step, ... < count, at least once; returns the last totals."""
+    intp = count.type
+    before = builder.block
+    loop = builder.append_basic_block("loop")
+    after = builder.append_basic_block("loop.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.phi(intp)
+    totals = [builder.phi(value.type) for value in start]
+    results = body(index, totals)
+    following = builder.add(index, intp(step))
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    index.add_incoming(intp(0), before)
+    index.add_incoming(following, loop)
+    for total, first, result in zip(totals, start, results, strict=True):
+        total.add_incoming(first, before)
+        total.add_incoming(result, loop)
+    builder.position_at_end(after)
+    return results
+
+
+def _emit_micro(builder, rows, vector_type, L, a, b, c, ldc, accumulate):
+    """`micro` for one row count: 2 * rows vector sums."""
+    intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(2)]
     offsets = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
     zero = ir.Constant(vector_type, None)
     start = [builder.select(accumulate, _load(builder, c, vector_type, offset), zero) for offset in offsets]
 
-    before = builder.block
-    loop = builder.append_basic_block(f"rows{rows}.loop")
-    after = builder.append_basic_block(f"rows{rows}.store")
-    builder.branch(loop)
+    def body(index, totals):
+        a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, intp(2 * VL))
+        columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
+        left = [_broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type) for i in range(rows)]
+        return [_multiply_add(builder, left[i], columns[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
 
-    builder.position_at_end(loop)
-    index = builder.phi(intp)
-    sums = [builder.phi(vector_type) for _ in tiles]
-    a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, intp(2 * VL))
-    columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
-    totals = []
-    for (i, j), total in zip(tiles, sums, strict=True):
-        if j == 0:
-            row = _broadcast(builder, builder.load(builder.gep(a, [builder.add(a_offset, intp(i))])), vector_type)
-        totals.append(_multiply_add(builder, row, columns[j], total))
-    following = builder.add(index, intp(1))
-    builder.cbranch(builder.icmp_signed("<", following, L), loop, after)
-    index.add_incoming(intp(0), before)
-    index.add_incoming(following, loop)
-    for total, first, result in zip(sums, start, totals, strict=True):
-        total.add_incoming(first, before)
-        total.add_incoming(result, loop)
-
-    builder.position_at_end(after)
-    for offset, result in zip(offsets, totals, strict=True):
+    for offset, result in zip(offsets, _emit_loop(builder, L, 1, start, body), strict=True):
         _store(builder, result, c, offset)
 
 
-@intrinsic
-def _micro_loops(typing_context, mr, L, a, b, c, ldc, accumulate):
-    """The whole micro-kernel on pointers: a switch over the row count."""
+def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bias, tile):
+    """`direct` for one row count: rows x 4 or rows x 2 vector sums."""
+    intp, VL, vectors = L.type, vector_type.count, 4 if rows <= WIDE_ROWS else 2
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+    zero = ir.Constant(vector_type, None)
+    first = [builder.select(has_bias, _broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
 
+    def body(index, totals):
+        a_offset = builder.mul(index, intp(rows))
+        start = builder.load(builder.gep(offset, [index]))
+        columns = [_load(builder, source, vector_type, builder.add(start, intp(j * VL))) for j in range(vectors)]
+        left = [_broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type) for i in range(rows)]
+        return [_multiply_add(builder, left[i], columns[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
+
+    results = _emit_loop(builder, L, 1, [first[i] for i, _ in tiles], body)
+    for number, result in enumerate(results):
+        _store(builder, result, tile, intp(number * VL))
+
+
+def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums, sums_step):
+    """`dot` for one tile: rows x columns vector sums, whose lanes are added halves to halves."""
+    intp, VL = n.type, vector_type.count
+    tiles = [(i, j) for i in range(rows) for j in range(columns)]
+    starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
+    a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
+
+    def body(index, totals):
+        left = [_load(builder, a, vector_type, builder.add(start, index)) for start in a_starts]
+        right = [_load(builder, b, vector_type, builder.add(start, index)) for start in starts]
+        return [_multiply_add(builder, left[i], right[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
+
+    results = _emit_loop(builder, n, VL, [ir.Constant(vector_type, None)] * len(tiles), body)
+    int32 = ir.IntType(32)
+    for (i, j), value in zip(tiles, results, strict=True):
+        half = VL
+        while half > 1:
+            half //= 2
+            halves = [
+                builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(int32, half), list(range(first, first + half)))
+                )
+                for first in (0, half)
+            ]
+            value = builder.fadd(*halves)
+        pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
+        builder.store(builder.fadd(builder.load(pointer), builder.extract_element(value, int32(0))), pointer)
+
+
+@intrinsic
+def _micro_code(typing_context, mr, L, a, b, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
-        mr, L, a, b, c, ldc, accumulate = arguments
-        end = builder.append_basic_block("micro.end")
-        switch = builder.switch(mr, end)
-        for rows in range(1, MR + 1):
-            block = builder.append_basic_block(f"rows{rows}")
-            switch.add_case(mr.type(rows), block)
-            builder.position_at_end(block)
-            _emit_rows(builder, rows, _vector_type(context, signature.args[2]), L, a, b, c, ldc, accumulate)
-            builder.branch(end)
-        builder.position_at_end(end)
+        vector_type = _vector_type(context, signature.args[2])
+        cases = [(rows, partial(_emit_micro, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
+        _emit_switch(builder, arguments[0], cases)
         return context.get_dummy_value()
 
     return types.void(mr, L, a, b, c, ldc, accumulate), generate
 
 
-@cache
-def _compiled_micro(dtype):
-    """Name of the micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
-    pointer = types.CPointer(dtype)
-    signature = types.void(types.intp, types.intp, pointer, pointer, pointer, types.intp, types.boolean)
+@intrinsic
+def _direct_code(typing_context, mr, L, a, source, offset, bias, has_bias, tile):
+    def generate(context, builder, signature, arguments):
+        vector_type = _vector_type(context, signature.args[2])
+        cases = [(rows, partial(_emit_direct, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
+        _emit_switch(builder, arguments[0], cases)
+        return context.get_dummy_value()
 
-    def micro_loops(mr, L, a, b, c, ldc, accumulate):
-        _micro_loops(mr, L, a, b, c, ldc, accumulate)
+    return types.void(mr, L, a, source, offset, bias, has_bias, tile), generate
 
-    function = cfunc(signature)(micro_loops)
-    symbol = f"fastcnn_micro_{dtype}"
-    binding.add_symbol(symbol, function.address)
-    _alive.append(function)
-    return symbol
+
+@intrinsic
+def _dot_code(typing_context, rows, columns, n, a, a_step, b, offset, sums, sums_step):
+    def generate(context, builder, signature, arguments):
+        vector_type = _vector_type(context, signature.args[3])
+        key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
+        cases = [
+            (r * 16 + c, partial(_emit_dot, builder, r, c, vector_type, *arguments[2:]))
+            for r in range(1, DOT_ROWS + 1)
+            for c in range(1, (DOT_COLUMNS_OF_ONE_ROW if r == 1 else DOT_COLUMNS) + 1)
+        ]
+        _emit_switch(builder, key, cases)
+        return context.get_dummy_value()
+
+    return types.void(rows, columns, n, a, a_step, b, offset, sums, sums_step), generate
+
+
+def _micro(mr, L, a, b, c, ldc, accumulate):
+    _micro_code(mr, L, a, b, c, ldc, accumulate)
+
+
+def _direct(mr, L, a, source, offset, bias, has_bias, tile):
+    _direct_code(mr, L, a, source, offset, bias, has_bias, tile)
+
+
+def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
+    _dot_code(rows, columns, n, a, a_step, b, offset, sums, sums_step)
 
 
 _alive: list = []  # the machine code behind the symbols
 
 
+@cache
+def _machine_code(function, *argument_types):
+    """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
+    compiled = cfunc(types.void(*argument_types))(function)
+    symbol = f"fastcnn{function.__name__}_{argument_types[2 if function is not _dot else 3].dtype}"
+    binding.add_symbol(symbol, compiled.address)
+    _alive.append(compiled)
+    return symbol
+
+
+def _emit_call(context, builder, function, argument_types, arguments):
+    """Call a micro-kernel; an array type takes two arguments, the array and the index to start at."""
+    arguments, c_types, values = list(arguments), [], []
+    for argument_type in argument_types:
+        value = arguments.pop(0)
+        if isinstance(argument_type, types.Array):
+            value = _pointer(context, builder, argument_type, value, arguments.pop(0))
+            argument_type = types.CPointer(argument_type.dtype)
+        elif argument_type == types.boolean:
+            value = builder.zext(value, ir.IntType(8))
+        c_types.append(argument_type)
+        values.append(value)
+    declared = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [value.type for value in values]),
+        _machine_code(function, *c_types),
+    )
+    builder.call(declared, values)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def micro(typing_context, mr, L, a, a_start, b, b_start, c, c_start, ldc, accumulate):
     """C[mr, NR] at ``c[c_start:]`` = (C if `accumulate`) + A . B; ``L >= 1``."""
-    intp = types.intp
-    signature = types.void(intp, intp, a, intp, b, intp, c, intp, intp, types.boolean)
+    intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        mr, L, a, a_start, b, b_start, c, c_start, ldc, accumulate = arguments
-        array_type = signature.args[2]
-        pointers = [
-            _pointer(context, builder, array_type, array, start)
-            for array, start in ((a, a_start), (b, b_start), (c, c_start))
-        ]
-        values = [mr, L, *pointers, ldc, builder.zext(accumulate, ir.IntType(8))]
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [value.type for value in values]),
-            _compiled_micro(array_type.dtype),
-        )
-        builder.call(function, values)
-        return context.get_dummy_value()
+        return _emit_call(context, builder, _micro, (intp, intp, a, b, c, intp, boolean), arguments)
 
-    return signature, generate
+    return types.void(intp, intp, a, intp, b, intp, c, intp, intp, boolean), generate
+
+
+@intrinsic
+def direct(typing_context, mr, L, a, a_start, source, source_start, offset, offset_start, bias, bias_start, has_bias,
+           tile, tile_start):  # fmt: skip
+    """Tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        return _emit_call(context, builder, _direct, (intp, intp, a, source, offset, bias, boolean, tile), arguments)
+
+    return types.void(intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+
+
+@intrinsic
+def dot(typing_context, rows, columns, n, a, a_start, a_step, b, b_start, offset, offset_start, sums, sums_start,
+        sums_step):  # fmt: skip
+    """``sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel]`` over n pixels, n a multiple of the lanes."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        return _emit_call(context, builder, _dot, (intp, intp, intp, a, intp, b, offset, sums, intp), arguments)
+
+    return types.void(intp, intp, intp, a, intp, intp, b, intp, offset, intp, sums, intp, intp), generate
 
 
 @intrinsic
@@ -181,6 +306,42 @@ def copy_panel_row(typing_context, target, target_start, source, source_start):
         values = [_load(builder, source, vector_type, offset) for offset in offsets]
         for value, offset in zip(values, offsets, strict=True):
             _store(builder, value, target, offset)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_run(typing_context, target, target_start, source, source_start, count):
+    """Copy `count` elements; as a loop, Numba's index checks keep it from being vectorised."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        itemsize = signature.args[0].dtype.bitwidth // 8
+        cgutils.raw_memcpy(
+            builder,
+            _pointer(context, builder, signature.args[0], target, target_start),
+            _pointer(context, builder, signature.args[2], source, source_start),
+            count,
+            itemsize,
+        )
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def zero_run(typing_context, target, target_start, count):
+    """Set `count` elements to zero."""
+    signature = types.void(target, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, count = arguments
+        itemsize = signature.args[0].dtype.bitwidth // 8
+        pointer = _pointer(context, builder, signature.args[0], target, target_start)
+        size = builder.mul(count, count.type(itemsize))
+        cgutils.memset(builder, builder.bitcast(pointer, ir.IntType(8).as_pointer()), size, 0)
         return context.get_dummy_value()
 
     return signature, generate

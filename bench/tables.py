@@ -1,0 +1,125 @@
+"""README.md's tables, written from the stored results: ``<!-- table: NAME -->`` to ``<!-- end table -->``."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import naive, report, roofline, stored
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are numbers."""
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def origin(data: dict[str, Any]) -> str:
+    """Return one line on where a result comes from."""
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    machine = data["machine"]
+    return (
+        f"{data['dtype']}, {data['threads']} threads, {machine['cpu']}, CPU level {machine['cpu_level']}, "
+        f"least of {data['rounds']} rounds, {data['date']} ({versions})\n"
+    )
+
+
+def naive_table(data: dict[str, Any]) -> str:
+    """Speed of each twin over the naive NumPy row: geometric means per direction."""
+    lines = naive.summary(data["rows"])
+    backends = list(lines[0]["ratios"])
+    body = [[line["direction"], str(line["layers"]), *(f"{line['ratios'][name]:.1f}x" for name in backends)]
+            for line in lines]  # fmt: skip
+    return f"{markdown(['direction', 'layers', *backends], body)}\n{origin(data)}"
+
+
+def ratio_table(data: dict[str, Any]) -> str:
+    """Speed of the first backend over each peer: geometric means, a line per class, a column per direction and peer."""
+    means = report.summary(data, data["ours"][0])
+    columns = [
+        (direction, peer)
+        for direction in dict.fromkeys(row["direction"] for row in data["rows"])
+        for peer in report.PEERS
+        if any(line["direction"] == direction and peer in line["ratios"] for line in means)
+    ]
+    body = []
+    for label in dict.fromkeys(line["class"] for line in means):
+        lines = {line["direction"]: line for line in means if line["class"] == label}
+        cells = [lines.get(direction, {"ratios": {}})["ratios"].get(peer) for direction, peer in columns]
+        layers = max(line["layers"] for line in lines.values())
+        body.append([label, str(layers), *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    head = ["class", "layers", *(f"{direction}: {peer}" for direction, peer in columns)]
+    ratio = report.twins(data)
+    between = "" if ratio is None else f"Speed of the Numba twin over the Cython twin: {ratio:.2f}. "
+    return f"{markdown(head, body)}\n{between}Layers: {', '.join(data['layers'])}. {origin(data)}"
+
+
+def roofline_table(data: dict[str, Any]) -> str:
+    """The largest layer of each class over the machine's measured peak and copy bandwidth."""
+    body = [
+        [
+            line["class"],
+            f"{line['layer']}, {line['direction']}",
+            f"{line['flops'] / 1e9:.1f}",
+            f"{line['of_flops']:.0%}",
+            f"{line['bytes'] / 1e9:.1f}",
+            f"{line['of_bytes']:.0%}",
+        ]
+        for line in roofline.hardware_view(data)
+    ]
+    peaks = data["peaks"]
+    measured = f"Measured: {peaks['flops'] / 1e9:.0f} GFLOP/s, copy {peaks['bytes'] / 1e9:.1f} GB/s. "
+    head = ["class", "layer", "GFLOP/s", "of peak", "GB/s", "of copy"]
+    return f"{markdown(head, body)}\n{measured}{origin(data)}"
+
+
+#: Marker -> kind of the stored results, and what makes the table of one.
+TABLES = {
+    "naive": ("naive", naive_table),
+    "peers": ("peers", ratio_table),
+    "gemm": ("gemm", ratio_table),
+    "roofline": ("peers", roofline_table),
+}
+
+
+def render(name: str) -> str:
+    """Return the text between the markers of a table: one table for each stored result of its kind.
+
+    Raises
+    ------
+    ValueError
+        If there is no such table.
+    """
+    if name not in TABLES:
+        raise ValueError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+    kind, table = TABLES[name]
+    results = [stored.read(path) for path in sorted(stored.RESULTS.glob("*.json"))]
+    parts = [table(data) for data in results if data["kind"] == kind]
+    return "\n" + "\n".join(parts) + "\n" if parts else ""
+
+
+def main() -> int:
+    """Command line; the exit status is 1 with --check and a README.md out of date, 2 if there is nothing to write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of date")
+    args = parser.parse_args()
+    try:
+        text = README.read_text()
+        wanted = BLOCK.sub(lambda match: match[1] + render(match[2]) + match[3], text)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.check and wanted != text:
+        print("README.md is out of date: run python -m bench.tables", file=sys.stderr)
+        return 1
+    if not args.check:
+        README.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

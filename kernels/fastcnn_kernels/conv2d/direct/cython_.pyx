@@ -1,0 +1,316 @@
+"""Direct convolution in Cython. Contract in ``conv2d``; planes and offsets in ``geometry``.
+
+Forward and input gradient. A task copies its block of rows into padded planes, which stay in cache, and runs the
+flattened output rows in tiles of mr rows by four (mr <= WIDE_ROWS) or two vectors:
+
+    tile[m, j] = bias[m] + sum_l weight[m, l] planes[ offset[l] + pixel + j ]
+
+The image is never packed: row l of the right-hand side lies in the planes as it is. Columns past Q in each row are
+computed and dropped. Zhang et al. 2018 (arXiv 1809.10170) argue for direct convolution without packing.
+
+Weight gradient. With dy copied into rows of the same width, zeros past Q, each entry is one long dot product:
+
+    dw[m, l] = sum_pixel dy[m, pixel] planes[ offset[l] + pixel ]
+
+A tile of rows by columns of them is summed lane by lane. The sum over images and blocks is split into chunks fixed by
+the shape.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+
+from fastcnn_kernels.gemm.micro cimport (
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, direct, dot, has_nonfinite, pack_rows, panel_rows,
+    panel_width, real
+)
+
+from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.direct import blocking, geometry
+
+
+cdef void pad_block(
+    const real* image, real* planes, Py_ssize_t channels, const Py_ssize_t* table, const Py_ssize_t* phases,
+    Py_ssize_t F, Py_ssize_t p,
+) noexcept nogil:
+    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels."""
+    cdef Py_ssize_t H = table[4], W = table[5], top = table[6], left = table[7], sh = table[8], sw = table[9]
+    cdef Py_ssize_t rows = table[10], width = table[11], c, f, i, j, h, b, first, last
+    cdef const real* source
+    cdef real* target = planes
+    for c in range(channels):
+        for f in range(F):
+            b = phases[2 * f + 1]
+            # column j of this plane is image column j * sw + b - left
+            first = min(width, max(0, (left - b + sw - 1) // sw))
+            last = min(width, max(first, (W + left - b + sw - 1) // sw))
+            for i in range(rows):
+                h = (p + i) * sh + phases[2 * f] - top
+                if h < 0 or h >= H:
+                    for j in range(width):
+                        target[j] = 0
+                else:
+                    source = image + (c * H + h) * W + b - left
+                    for j in range(first):
+                        target[j] = 0
+                    if sw == 1:
+                        for j in range(first, last):
+                            target[j] = source[j]
+                    else:
+                        for j in range(first, last):
+                            target[j] = source[j * sw]
+                    for j in range(last, width):
+                        target[j] = 0
+                target += width
+
+
+cdef void store_tile(
+    const real* tile, Py_ssize_t tile_width, Py_ssize_t rows, Py_ssize_t pixel, Py_ssize_t pixels, Py_ssize_t Q,
+    Py_ssize_t width, real* out, Py_ssize_t row_step, Py_ssize_t column_step, Py_ssize_t m_step,
+) noexcept nogil:
+    """Store flattened pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
+    cdef Py_ssize_t i, j, position, p, q, length, end = min(pixels, pixel + tile_width)
+    cdef const real* source
+    cdef real* target
+    position = pixel
+    while position < end:
+        p = position // width
+        q = position - p * width
+        length = max(0, min(Q - q, end - position))
+        for i in range(rows):
+            source = tile + i * tile_width + position - pixel
+            target = out + i * m_step + p * row_step + q * column_step
+            if column_step == 1:
+                for j in range(length):
+                    target[j] = source[j]
+            else:
+                for j in range(length):
+                    target[j * column_step] = source[j]
+        position = (p + 1) * width
+
+
+cdef void direct_product(
+    const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
+    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB, real* tile,
+) noexcept nogil:
+    """One block of output rows of one product, for all M output channels of a group."""
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t P = product[0], Q = product[1], pixels = (min(PB, P - p) - 1) * width + Q
+    cdef Py_ssize_t tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
+    cdef Py_ssize_t pixel, i, step, panel
+    for step in range((pixels + tile_width - 1) // tile_width):
+        pixel = step * tile_width
+        for panel in range((M + mr - 1) // mr):
+            i = panel * mr
+            direct(mr, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
+            store_tile(
+                tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
+                out + i * product[6] + p * product[4], product[4], product[5], product[6],
+            )
+
+
+cdef void pack_filters(
+    const real* weight, real* a_packed, Py_ssize_t groups, Py_ssize_t M, Py_ssize_t L, const Py_ssize_t* weight_steps,
+    const Py_ssize_t* weight_offset,
+) noexcept nogil:
+    """Pack the weights of all groups, [groups][panel][L][mr]."""
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t g, panel, panels = (M + mr - 1) // mr
+    for g in range(groups):
+        for panel in range(panels):
+            pack_rows(
+                weight + g * weight_steps[1] + panel * mr * weight_steps[0],
+                a_packed + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
+                weight_offset,
+            )
+
+
+cdef void direct_blocks(
+    const real* image, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
+    const Py_ssize_t* phases, Py_ssize_t F, const Py_ssize_t* products, const Py_ssize_t* offset,
+    Py_ssize_t product_count, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the blocks (n, g, rows): pad, then every product.
+
+    A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
+    """
+    cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
+    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, a_size
+    cdef int mr = panel_rows(M)
+    cdef const Py_ssize_t* product
+    cdef real* tile = scratch + worker * scratch_step
+    cdef real* planes = tile + MR * 4 * panel_width(image)
+    for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
+        n = task // (groups * blocks)
+        g = task // blocks % groups
+        p = task % blocks * PB
+        pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p)
+        for k in range(product_count):
+            product = products + 10 * k
+            if p >= product[0]:
+                continue
+            L = product[7]
+            a_size = (M + mr - 1) // mr * mr * L
+            direct_product(
+                planes, a_packed + product[8] + g * a_size, bias + g * M if bias != NULL else NULL,
+                out + product[2] + n * product[3] + g * M * product[6], product, offset + product[9], L, M, width, p,
+                PB, tile,
+            )
+
+
+def run_plan(
+    plan, const real[:, :, :, ::1] image not None, const real[::1] weight not None, const real[::1] bias,
+    real[::1] out not None, int num_threads,
+):
+    """Allocate the workspace of a `geometry.Plan` and run it."""
+    cdef const Py_ssize_t[::1] table = plan.table, weight_steps = plan.weight_steps, one_offset
+    cdef const Py_ssize_t[:, ::1] phases = plan.phases
+    cdef Py_ssize_t groups = table[1], M = table[2], channels = table[3], F = phases.shape[0], k, worker
+    cdef Py_ssize_t product_count = len(plan.products)
+    cdef int mr = panel_rows(M), NR = panel_width(&image[0, 0, 0, 0])
+    cdef Py_ssize_t scratch_step = MR * 4 * NR + channels * F * table[10] * table[11] + 4 * NR
+    dtype = np.float32 if real is float else np.float64
+    cdef Py_ssize_t[:, ::1] products = geometry.product_table(plan, mr)
+    cdef const Py_ssize_t[::1] offset = geometry.all_offsets(plan)
+    cdef real[::1] a_packed = np.empty(geometry.packed_size(plan, mr), dtype)
+    cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    if not plan.covers_out:
+        np.asarray(out)[...] = 0
+    if product_count == 0:
+        return
+    for k in range(product_count):
+        one_offset = plan.products[k].weight_offset
+        pack_filters(
+            &weight[0], &a_packed[0] + products[k, 8], groups, M, products[k, 7], &weight_steps[0], &one_offset[0]
+        )
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        direct_blocks(
+            &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0], &phases[0, 0], F, &products[0, 0],
+            &offset[0], product_count, &scratch[0], scratch_step, worker, num_threads,
+        )
+
+
+def any_nonfinite(const real[::1] values not None):
+    """Whether any value is NaN or infinite."""
+    return has_nonfinite(&values[0], values.shape[0])
+
+
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+    """Forward convolution."""
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    if plan.pads and any_nonfinite(weight.reshape(-1)):
+        numpy_.conv2d(
+            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )
+        return
+    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+
+
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input."""
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    if plan.pads and any_nonfinite(weight.reshape(-1)):
+        numpy_.conv2d_grad_input(
+            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )
+        return
+    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
+
+
+cdef void widen_rows(
+    const real* dy, real* rows, Py_ssize_t M, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t width, Py_ssize_t p,
+    Py_ssize_t PB, Py_ssize_t step,
+) noexcept nogil:
+    """Copy rows [p, p + PB) of M channels of dy into rows of `width`, zeros past Q and past the last row."""
+    cdef Py_ssize_t m, i, j, count = min(PB, P - p)
+    cdef const real* source
+    cdef real* target
+    for m in range(M):
+        target = rows + m * step
+        for i in range(count):
+            source = dy + (m * P + p + i) * Q
+            for j in range(Q):
+                target[i * width + j] = source[j]
+            for j in range(Q, width):
+                target[i * width + j] = 0
+        for j in range(count * width, step):
+            target[j] = 0
+
+
+cdef void dot_blocks(
+    const real* dy, const real* image, real* partial, const Py_ssize_t* table, const Py_ssize_t* phases, Py_ssize_t F,
+    const Py_ssize_t* product, const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t chunks, real* scratch,
+    Py_ssize_t scratch_step, Py_ssize_t rows_step, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (n, rows)."""
+    cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
+    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], P = product[0], Q = product[1]
+    cdef Py_ssize_t task, chunk, g, n, p, block, i, j, rows, columns, row_tile, column_tile, row_tiles, column_tiles
+    cdef real* dy_rows = scratch + worker * scratch_step
+    cdef real* planes = dy_rows + M * rows_step
+    cdef real* sums
+    row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
+    rows = (M + row_tiles - 1) // row_tiles
+    column_tiles = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    column_tiles = (L + column_tiles - 1) // column_tiles
+    columns = (L + column_tiles - 1) // column_tiles
+    for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
+        chunk = task % chunks
+        g = task // chunks
+        sums = partial + (chunk * groups + g) * M * L
+        for i in range(M * L):
+            sums[i] = 0
+        for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
+            n = block // blocks
+            p = block % blocks * PB
+            pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p)
+            widen_rows(dy + (n * groups + g) * M * P * Q, dy_rows, M, P, Q, width, p, PB, rows_step)
+            for row_tile in range(row_tiles):
+                i = row_tile * rows
+                for column_tile in range(column_tiles):
+                    j = column_tile * columns
+                    dot(
+                        <int>min(rows, M - i), <int>min(columns, L - j), rows_step, dy_rows + i * rows_step, rows_step,
+                        planes, offset + j, sums + i * L + j, L,
+                    )
+
+
+def run_weight_plan(
+    plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
+    int num_threads,
+):
+    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.products[0].offset, product = plan.products[0].table
+    cdef const Py_ssize_t[:, ::1] phases = plan.phases
+    cdef Py_ssize_t M = table[2], channels = table[3], F = phases.shape[0], L = offset.shape[0], i, j, worker
+    cdef int NR = panel_width(&dy[0, 0, 0, 0])
+    cdef Py_ssize_t rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
+    cdef Py_ssize_t scratch_step = M * rows_step + channels * F * table[10] * table[11] + 4 * NR
+    cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
+    dtype = np.float32 if real is float else np.float64
+    cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
+    cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        dot_blocks(
+            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &product[0], &offset[0], L,
+            chunks, &scratch[0], scratch_step, rows_step, worker, num_threads,
+        )
+    if chunks > 1:
+        for j in range(out.shape[0]):
+            out[j] = partial[j]
+            for i in range(1, chunks):
+                out[j] += partial[i * out.shape[0] + j]
+
+
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
+    if any_nonfinite(out.reshape(-1)):  # zeros past Q and of the padding met what they must not
+        numpy_.conv2d_grad_weight(
+            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )

@@ -1,0 +1,168 @@
+"""Address tables of the direct kernels, from shapes alone, shared by the twins.
+
+A task holds a block of output rows: the image rows behind it are copied into planes, padded, one plane per remainder
+(a, b) of the position modulo the stride that some tap meets. Inside a plane the taps of consecutive output pixels are
+consecutive, row after row, so that an output plane is one long run of `width` elements a row, of which the first Q
+are wanted:
+
+    pixel (p, q), tap t of channel c:    planes[ c F plane + offset[t] + p width + q ]
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn_kernels.conv2d.direct import blocking
+from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums, remainder_taps
+
+#: Elements behind the last plane that a vector may read: four vectors of the widest kind.
+SLACK = 64
+
+
+class Product(NamedTuple):
+    """One product over the taps: which outputs, and where its taps lie."""
+
+    table: np.ndarray  # P, Q, out_start, out steps of image, row, column and m
+    offset: np.ndarray  # (L,) of row l = (c, t) in the planes
+    weight_offset: np.ndarray  # (L,) of row l in one filter
+
+
+class Plan(NamedTuple):
+    """One call; `phases` has a row (remainder a, remainder b) for each plane of a channel."""
+
+    table: np.ndarray  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks
+    phases: np.ndarray
+    weight_steps: np.ndarray  # of m and of the group
+    products: tuple[Product, ...]
+    covers_out: bool
+    pads: bool
+
+
+def _axis(size, count, stride, before, offsets):
+    """Planes of one axis whose taps are at `offsets`: phases, each tap's (phase, shift), length beyond `count`."""
+    phases = sorted({offset % stride for offset in offsets})
+    taps = [(phases.index(offset % stride), offset // stride) for offset in offsets]
+    extra = max((shift for _, shift in taps), default=0)
+    pads = before > 0 or (count - 1) * stride + max(offsets, default=0) - before >= size
+    return phases, taps, extra, pads
+
+
+def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out):
+    """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows."""
+    (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
+    phases_h, _, extra_h, pads_h = rows_axis
+    phases_w, _, extra_w, pads_w = columns_axis
+    F = len(phases_h) * len(phases_w)
+    width = Q + extra_w
+    PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
+    rows = PB + extra_h
+    table = np.array([N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB)], np.intp)
+    phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
+    built = tuple(product(F * rows * width, rows * width, width) for product in products)
+    return Plan(table, phases, np.array(weight_steps, np.intp), built, covers_out, pads_h or pads_w)
+
+
+def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
+    """Offsets of the taps (r, s) in a channel's planes."""
+    return offset_sums(
+        [phase * column_phases * plane + shift * width for phase, shift in row_taps],
+        [phase * plane + shift for phase, shift in column_taps],
+    )
+
+
+@lru_cache(CACHED_PLANS)
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
+    """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``."""
+    (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+    (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
+    rows_axis = _axis(H, P, sh, top, [r * dh for r in range(R)])
+    columns_axis = _axis(W, Q, sw, left, [s * dw for s in range(S)])
+
+    def product(channel, plane, width):
+        taps = _tap_offsets(rows_axis[1], columns_axis[1], len(columns_axis[0]), plane, width)
+        return Product(
+            np.array([P, Q, 0, K * P * Q, Q, 1, P * Q], np.intp),
+            offset_sums(np.arange(Cg) * channel, taps),
+            np.arange(Cg * R * S, dtype=np.intp),
+        )
+
+    return _plan(
+        (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), rows_axis, columns_axis, [product],
+        (Cg * R * S, K // groups * Cg * R * S), True,
+    )  # fmt: skip
+
+
+@lru_cache(CACHED_PLANS)
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups):
+    """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap."""
+    (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
+    (sh, sw), Kg = stride, K // groups
+    row_taps, column_taps = (
+        remainder_taps(H, sh, padding[0], R, dilation[0]),
+        remainder_taps(W, sw, padding[2], S, dilation[1]),
+    )
+    low_h, low_w = (
+        min((offset for found in taps for _, offset in found), default=0) for taps in (row_taps, column_taps)
+    )
+    Pa, Qb = -(-H // sh), -(-W // sw)
+    rows_axis = _axis(P, Pa, 1, -low_h, [offset - low_h for found in row_taps for _, offset in found])
+    columns_axis = _axis(Q, Qb, 1, -low_w, [offset - low_w for found in column_taps for _, offset in found])
+    products = []
+    for a, rows in enumerate(row_taps):
+        for b, columns in enumerate(column_taps):
+            if not rows or not columns:
+                continue
+
+            def product(channel, plane, width, a=a, b=b, rows=rows, columns=columns):
+                return Product(
+                    np.array([-(-(H - a) // sh), -(-(W - b) // sw), a * W + b, C * H * W, sh * W, sw, H * W], np.intp),
+                    offset_sums(
+                        np.arange(Kg) * channel,
+                        [(offset - low_h) * width for _, offset in rows],
+                        [offset - low_w for _, offset in columns],
+                    ),
+                    offset_sums(np.arange(Kg) * Cg * R * S, [r * S for r, _ in rows], [s for s, _ in columns]),
+                )
+
+            products.append(product)
+    return _plan(
+        (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb), rows_axis, columns_axis, products,
+        (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps),
+    )  # fmt: skip
+
+
+def packed_size(plan, mr):
+    """Elements of all products' packed weights."""
+    groups, M = plan.table[1:3].tolist()
+    return groups * -(-M // mr) * mr * sum(product.offset.size for product in plan.products)
+
+
+def all_offsets(plan):
+    """Offsets of all products, one after the other."""
+    return np.concatenate([np.empty(0, np.intp), *(product.offset for product in plan.products)])
+
+
+def product_table(plan, mr):
+    """One row per product: its table, its L, the start of its packed weights and of its offsets."""
+    groups, M = plan.table[1:3].tolist()
+    per_l = groups * -(-M // mr) * mr
+    starts = np.cumsum([0] + [product.offset.size for product in plan.products])
+    rows = [
+        [*product.table, product.offset.size, per_l * start, start]
+        for product, start in zip(plan.products, starts, strict=False)
+    ]
+    return np.array(rows, np.intp).reshape(-1, 10)
+
+
+def refuses(*, out, stride, dilation, groups, x=None, weight=None, dy=None, **rest):
+    """Decline layers that the general kernel runs faster: many output channels share each packed pixel there."""
+    M = (out.shape[1] if weight is None or dy is not None else weight.shape[0]) // groups
+    if x is not None and dy is not None:
+        pixels = dy.shape[2] * dy.shape[3]
+        if pixels < blocking.FEWEST_PIXELS or min(M, out.shape[0] // groups) > blocking.MOST_WEIGHT_ROWS:
+            return f"{pixels} pixels"
+    limit = blocking.MOST_ROWS_GROUPED if groups > 1 else blocking.MOST_ROWS
+    if M > limit:
+        return f"takes at most {limit} rows"
+    return general_refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy)

@@ -1,0 +1,277 @@
+"""Direct convolution in Numba. Contract in ``conv2d``; planes and offsets in ``geometry``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
+start index stand for a C pointer.
+"""
+
+import numpy as np
+
+from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.direct import blocking, geometry
+from fastcnn_kernels.conv2d.numba_ import pack_rows
+from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_micro import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    MR,
+    VECTOR_BYTES,
+    WIDE_ROWS,
+    copy_run,
+    direct,
+    dot,
+    panel_width,
+    zero_run,
+)
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+
+@compiled
+def pad_block(image, image_start, planes, planes_start, channels, table, phases, p):
+    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels."""
+    H, W, top, left, sh, sw, rows, width = (
+        table[4], table[5], table[6], table[7], table[8], table[9], table[10], table[11],
+    )  # fmt: skip
+    target = planes_start
+    for c in range(channels):
+        for f in range(phases.shape[0]):
+            b = phases[f, 1]
+            # column j of this plane is image column j * sw + b - left
+            first = min(width, max(0, (left - b + sw - 1) // sw))
+            last = min(width, max(first, (W + left - b + sw - 1) // sw))
+            for i in range(rows):
+                h = (p + i) * sh + phases[f, 0] - top
+                if h < 0 or h >= H:
+                    zero_run(planes, target, width)
+                else:
+                    source = image_start + (c * H + h) * W + b - left
+                    zero_run(planes, target, first)
+                    if sw == 1:
+                        copy_run(planes, target + first, image, source + first, last - first)
+                    else:
+                        for j in range(first, last):
+                            planes[target + j] = image[source + j * sw]
+                    zero_run(planes, target + last, width - last)
+                target += width
+
+
+@compiled
+def store_tile(
+    tile, tile_start, tile_width, rows, pixel, pixels, Q, width, out, out_start, row_step, column_step, m_step
+):
+    """Store flattened pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
+    end = min(pixels, pixel + tile_width)
+    position = pixel
+    while position < end:
+        p = position // width
+        q = position - p * width
+        length = max(0, min(Q - q, end - position))
+        for i in range(rows):
+            source = tile_start + i * tile_width + position - pixel
+            target = out_start + i * m_step + p * row_step + q * column_step
+            if column_step == 1:
+                copy_run(out, target, tile, source, length)
+            else:
+                for j in range(length):
+                    out[target + j * column_step] = tile[source + j]
+        position = (p + 1) * width
+
+
+@compiled
+def direct_product(
+    planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
+    L, M, width, p, PB, tile, tile_start,
+):  # fmt: skip
+    """One block of output rows of one product, for all M output channels of a group."""
+    mr = panel_rows(M)
+    P, Q = product[0], product[1]
+    pixels = (min(PB, P - p) - 1) * width + Q
+    tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
+    for step in range((pixels + tile_width - 1) // tile_width):
+        pixel = step * tile_width
+        for panel in range((M + mr - 1) // mr):
+            i = panel * mr
+            direct(
+                mr, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
+                bias_start + i, has_bias, tile, tile_start,
+            )  # fmt: skip
+            store_tile(
+                tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
+                out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+            )  # fmt: skip
+
+
+@compiled
+def pack_filters(weight, a_packed, a_start, groups, M, L, weight_steps, weight_offset):
+    """Pack the weights of all groups, [groups][panel][L][mr]."""
+    mr = panel_rows(M)
+    panels = (M + mr - 1) // mr
+    for g in range(groups):
+        for panel in range(panels):
+            pack_rows(
+                weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
+                a_start + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
+                weight_offset,
+            )  # fmt: skip
+
+
+@threaded
+def direct_blocks(
+    image, a_packed, bias, has_bias, out, table, phases, products, offset, scratch, scratch_step, worker, workers
+):
+    """Do this worker's share of the blocks (n, g, rows): pad, then every product.
+
+    A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
+    """
+    N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
+    width, PB, blocks = table[11], table[12], table[13]
+    mr = panel_rows(M)
+    tile = worker * scratch_step
+    planes = tile + MR * 4 * panel_width(image)
+    for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
+        n = task // (groups * blocks)
+        g = task // blocks % groups
+        p = task % blocks * PB
+        pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p)
+        for k in range(products.shape[0]):
+            product = products[k]
+            if p >= product[0]:
+                continue
+            L = product[7]
+            a_size = (M + mr - 1) // mr * mr * L
+            direct_product(
+                scratch, planes, a_packed, product[8] + g * a_size, bias, g * M, has_bias, out,
+                product[2] + n * product[3] + g * M * product[6], product, offset, product[9], L, M, width, p, PB,
+                scratch, tile,
+            )  # fmt: skip
+
+
+def run_plan(plan, image, weight, bias, out, num_threads):
+    """Allocate the workspace of a `geometry.Plan` and run it."""
+    groups, M, channels = plan.table[1:4].tolist()
+    mr, NR = panel_rows(M), 2 * VECTOR_BYTES // out.itemsize
+    scratch_step = MR * 4 * NR + channels * len(plan.phases) * int(plan.table[10] * plan.table[11]) + 4 * NR
+    products, offset = geometry.product_table(plan, mr), geometry.all_offsets(plan)
+    a_packed = np.empty(geometry.packed_size(plan, mr), out.dtype)
+    scratch = np.zeros(num_threads * scratch_step, out.dtype)
+    if not plan.covers_out:
+        out[...] = 0
+    if not plan.products:
+        return
+    for product, row in zip(plan.products, products, strict=True):
+        pack_filters(flat(weight), a_packed, row[8], groups, M, row[7], plan.weight_steps, product.weight_offset)
+    direct_blocks(
+        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
+        plan.table, plan.phases, products, offset, scratch, scratch_step,
+    )  # fmt: skip
+
+
+def any_nonfinite(values):
+    """Whether any value is NaN or infinite."""
+    return not np.isfinite(values).all()
+
+
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+    """Forward convolution."""
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    if plan.pads and any_nonfinite(weight):
+        numpy_.conv2d(
+            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return
+    run_plan(plan, x, weight, bias, out, num_threads)
+
+
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input."""
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    if plan.pads and any_nonfinite(weight):
+        numpy_.conv2d_grad_input(
+            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return
+    run_plan(plan, dy, weight, None, out, num_threads)
+
+
+@compiled
+def widen_rows(dy, dy_start, rows, rows_start, M, P, Q, width, p, PB, step):
+    """Copy rows [p, p + PB) of M channels of dy into rows of `width`, zeros past Q and past the last row."""
+    count = min(PB, P - p)
+    for m in range(M):
+        target = rows_start + m * step
+        for i in range(count):
+            source = dy_start + (m * P + p + i) * Q
+            copy_run(rows, target + i * width, dy, source, Q)
+            zero_run(rows, target + i * width + Q, width - Q)
+        for j in range(count * width, step):
+            rows[target + j] = 0
+
+
+@threaded
+def dot_blocks(
+    dy, image, partial, table, phases, product, offset, chunks, scratch, scratch_step, rows_step, worker, workers
+):
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (n, rows)."""
+    N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
+    width, PB, blocks, P, Q, L = table[11], table[12], table[13], product[0], product[1], offset.size
+    dy_rows = worker * scratch_step
+    planes = dy_rows + M * rows_step
+    row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
+    rows = (M + row_tiles - 1) // row_tiles
+    column_tiles = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    column_tiles = (L + column_tiles - 1) // column_tiles
+    columns = (L + column_tiles - 1) // column_tiles
+    for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
+        chunk = task % chunks
+        g = task // chunks
+        sums = (chunk * groups + g) * M * L
+        for i in range(M * L):
+            partial[sums + i] = 0
+        for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
+            n = block // blocks
+            p = block % blocks * PB
+            pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p)
+            widen_rows(dy, (n * groups + g) * M * P * Q, scratch, dy_rows, M, P, Q, width, p, PB, rows_step)
+            for row_tile in range(row_tiles):
+                i = row_tile * rows
+                for column_tile in range(column_tiles):
+                    j = column_tile * columns
+                    dot(
+                        min(rows, M - i), min(columns, L - j), rows_step, scratch, dy_rows + i * rows_step, rows_step,
+                        scratch, planes, offset, j, partial, sums + i * L + j, L,
+                    )  # fmt: skip
+
+
+def run_weight_plan(plan, dy, x, out, num_threads):
+    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    N, groups, M, channels = plan.table[:4].tolist()
+    rows, width, PB, blocks = plan.table[10:14].tolist()
+    NR = 2 * VECTOR_BYTES // out.itemsize
+    rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
+    scratch_step = M * rows_step + channels * len(plan.phases) * rows * width + 4 * NR
+    chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
+    scratch = np.zeros(num_threads * scratch_step, out.dtype)
+    partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
+    (product,) = plan.products
+    dot_blocks(
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, product.table, product.offset, chunks,
+        scratch, scratch_step, rows_step,
+    )  # fmt: skip
+    if chunks > 1:
+        parts = partial.reshape(chunks, -1)
+        out[:] = parts[0]
+        for part in parts[1:]:
+            out += part
+
+
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
+    if any_nonfinite(out):  # zeros past Q and of the padding met what they must not
+        numpy_.conv2d_grad_weight(
+            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
