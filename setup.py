@@ -17,7 +17,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").glob("fastcnn_kernels/**/cython_.pyx"))
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").glob("fastcnn_kernels/**/cython_.pyx")
+)
 PROBE = "kernels/fastcnn_kernels/cpu_probe.pyx"
 if not SOURCES or not (ROOT / PROBE).exists():
     raise SystemExit("setup.py: no Cython source found under kernels/fastcnn_kernels; is the source tree complete?")

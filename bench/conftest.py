@@ -7,13 +7,6 @@ def pytest_addoption(parser):
     parser.addoption("--all-layers", action="store_true", help="every headline layer, not the quick selection")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config):
-    """Time unless asked not to: the project's options switch timing off for tests/."""
-    if "--benchmark-disable" not in config.invocation_params.args:
-        config.option.benchmark_enable = True
-
-
 def pytest_generate_tests(metafunc):
     """Every row x dtype x case, case by case."""
     from bench.selection import bench_cases, rows_of

@@ -12,6 +12,7 @@ import torch
 import fastcnn as fc
 from bench import answers, timing
 from bench.contestants import Contestant
+from fastcnn_kernels import oracle
 
 SQUARES = (64, 128, 256, 512, 1024, 2048)
 BATCHES = (1, 8, 64)
@@ -57,7 +58,7 @@ def _row(name, label, direction, arrays, contestants, rounds) -> dict[str, Any]:
     wide = [None if each is None else each.astype(np.float64) for each in arrays]
     reference, magnitude = _product(*wide), _product(*(None if each is None else abs(each) for each in wide))
     a, b, bias = arrays
-    bound = answers.error_bound(a.dtype.name, a.shape[1] + (bias is not None), magnitude)
+    bound = oracle.error_bound(a.dtype.name, a.shape[1] + (bias is not None), magnitude)
     for who, contestant in contestants.items():
         answers.assert_within(contestant.answer(), reference, bound, f"{who} on {name}")
     nbytes = (a.size + b.size + reference.size + (0 if bias is None else bias.size)) * a.itemsize

@@ -11,7 +11,7 @@ import torch
 
 import fastcnn as fc
 from bench import answers, contestants, figures, gemm, page, peak, report, selection, stored, timing
-from fastcnn_kernels import table
+from fastcnn_kernels import oracle, table
 from fastcnn_kernels.conv2d.cases import Layer
 
 #: With ONNX Runtime's spinning threads, a turn has to wait until these are parked.
@@ -31,7 +31,7 @@ def measure(layer: Layer, direction: str, dtype: str, backends: list[str], round
     wide = data.map(lambda array: array.astype(np.float64))
     reference = contestants.pytorch(wide, direction).answer()
     magnitude = contestants.pytorch(wide.map(np.abs), direction).answer()
-    bound = answers.error_bound(dtype, case.terms, magnitude)
+    bound = oracle.error_bound(dtype, case.terms, magnitude)
     del wide, magnitude
     taking_part = contestants.build(data, direction, backends, spinning)
     for name, contestant in taking_part.items():

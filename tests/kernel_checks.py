@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastcnn_kernels import table
+from fastcnn_kernels import oracle, table
 from fastcnn_kernels.cases import Case
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
@@ -11,8 +11,7 @@ from fastcnn_kernels.gemm import cases as gemm_cases
 ROWS = [kernel for kernel in table.KERNELS if kernel.backend != "numpy"]
 EDGES = [case for layer in conv2d_cases.EDGES for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES
 
-#: Unit roundoff, and the type in which the reference is computed.
-ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+#: The type in which the reference is computed.
 WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
@@ -27,33 +26,25 @@ def run(kernel, arguments, num_threads=1):
     return arguments["out"]
 
 
-def oracle(op, arguments, dtype, of=lambda array: array):
-    """The NumPy row's result in `dtype`, `of` applied to every input."""
-    arguments = {
-        name: of(value.astype(dtype)) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
-    }
-    return run(table.kernels_of(op)[-1], arguments)
-
-
 def assert_exact(kernel, arguments, num_threads=1):
     """Integer-valued data: bitwise equal to the integer answer."""
     np.testing.assert_array_equal(
-        run(kernel, arguments, num_threads), oracle(kernel.op, arguments, np.float64), err_msg=describe(arguments)
+        run(kernel, arguments, num_threads),
+        oracle.oracle(kernel.op, arguments, np.float64),
+        err_msg=describe(arguments),
     )
 
 
 def error_bound(op, arguments, terms):
-    """gamma_(n+1) M + n tiny: holds for any order of summation, with or without FMA (Higham 2002, section 3.1)."""
+    """Bound of the error of an op in the dtype of its ``out``."""
     dtype = arguments["out"].dtype.name
-    u, k = ROUNDOFF[dtype], terms + 1
-    magnitude = oracle(op, arguments, WIDER[dtype], of=abs)
-    return k * u / (1 - k * u) * magnitude + terms * float(np.finfo(dtype).tiny)
+    return oracle.error_bound(dtype, terms, oracle.oracle(op, arguments, WIDER[dtype], of=abs))
 
 
 def assert_within_bound(kernel, arguments, terms, num_threads=1):
     """Real data: the error is inside the theorem's bound."""
     dtype = arguments["out"].dtype.name
-    error = abs(run(kernel, arguments, num_threads) - oracle(kernel.op, arguments, WIDER[dtype]))
+    error = abs(run(kernel, arguments, num_threads) - oracle.oracle(kernel.op, arguments, WIDER[dtype]))
     bound = error_bound(kernel.op, arguments, terms)
     assert (error <= bound).all(), f"{(error / bound).max():.3g} of the bound; {describe(arguments)}"
 

@@ -21,7 +21,8 @@ import numpy as np
 from fastcnn_kernels import cpu
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = sorted(path.parent.name for path in ROOT.glob("kernels/fastcnn_kernels/*/cython_.pyx"))
+KERNELS = ROOT / "kernels/fastcnn_kernels"
+FAMILIES = sorted(path.parent.relative_to(KERNELS).as_posix() for path in KERNELS.rglob("cython_.pyx"))
 
 
 def run(*command, **options):
@@ -43,7 +44,7 @@ def check_archives(folder):
     """Build both, and look at what is in them."""
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT)  # builds the wheel from the sdist
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
-    sources = [f"{family}/{file}" for family in FAMILIES for file in ("cython_.pyx", "numba_.py", "numpy_.py")]
+    sources = [f"{family}/{file}" for family in FAMILIES for file in ("cython_.pyx", "numba_.py")]
     sources += ["gemm/micro.h", "gemm/micro_body.h", "gemm/micro.pxd", "fastcnn_kernels/cpu_probe.pyx"]
     with tarfile.open(sdist) as archive:
         check_names(archive.getnames(), [*sources, "fastcnn/py.typed", "LICENSE"])

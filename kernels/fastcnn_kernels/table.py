@@ -63,7 +63,7 @@ class Kernel:
 
 
 @cache
-def _load(module: str, function: str) -> Callable[..., None]:
+def _load(module: str, function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 

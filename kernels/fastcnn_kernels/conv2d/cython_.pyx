@@ -23,7 +23,7 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    MR, copy_panel_row, has_nonfinite, lane_sum, micro, pack_rows, panel_rows, panel_width, real
+    MR, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_rows, panel_rows, panel_width, real
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry, numpy_
@@ -57,8 +57,7 @@ cdef void pad_planes(
                 for j in range(first):
                     target[b * width + j] = 0
                 if stride_w == 1:
-                    for j in range(first, last):
-                        target[j] = source[j]
+                    copy_run(target + first, source + first, last - first)
                 else:
                     for j in range(first, last):
                         target[b * width + j] = source[j * stride_w + b]
@@ -86,8 +85,7 @@ cdef void pack_runs(
             if from_ + NR <= source_end:
                 copy_panel_row(target + start, from_)
             else:
-                for j in range(run_start[run + 1] - start):
-                    target[start + j] = from_[j]
+                copy_run(target + start, from_, run_start[run + 1] - start)
         for j in range(columns, NR):
             target[j] = 0
 
@@ -151,8 +149,7 @@ cdef void shifted_tile(
             start = run_start[run]
             target = out + i * out_row_step + run_out[run]
             if column_step == 1:
-                for j in range(run_start[run + 1] - start):
-                    target[j] = tile[i * NR + start + j]
+                copy_run(target, tile + i * NR + start, run_start[run + 1] - start)
             else:
                 for j in range(run_start[run + 1] - start):
                     target[j * column_step] = tile[i * NR + start + j]

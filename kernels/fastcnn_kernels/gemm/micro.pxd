@@ -12,6 +12,8 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void micro_f64(int mr, Py_ssize_t L, const double* a, const double* b, double* c, Py_ssize_t ldc, bint accumulate)
     void copy_panel_row_f32(float* target, const float* source)
     void copy_panel_row_f64(double* target, const double* source)
+    void copy_run_f32(float* target, const float* source, Py_ssize_t n)
+    void copy_run_f64(double* target, const double* source, Py_ssize_t n)
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
@@ -63,6 +65,13 @@ cdef inline void copy_panel_row(real* target, const real* source) noexcept nogil
         copy_panel_row_f32(target, source)
     else:
         copy_panel_row_f64(target, source)
+
+
+cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        copy_run_f32(target, source, n)
+    else:
+        copy_run_f64(target, source, n)
 
 
 cdef inline bint has_nonfinite(const real* x, Py_ssize_t n) noexcept nogil:

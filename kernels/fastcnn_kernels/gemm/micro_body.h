@@ -50,6 +50,19 @@ INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) {
     NAME(store)(target + VL, v1);
 }
 
+/* Copy n elements; short runs with a mask, where the level has masks: a call of memcpy costs more than they do. */
+INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
+    for (; n >= VL; n -= VL, target += VL, source += VL) NAME(store)(target, NAME(load)(source));
+#if defined(__AVX512F__)
+    if (n > 0) {
+        __mmask16 mask = (__mmask16)((1u << (n * (int)sizeof(REAL) / 4)) - 1);
+        _mm512_mask_storeu_epi32(target, mask, _mm512_maskz_loadu_epi32(mask, source));
+    }
+#else
+    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
+#endif
+}
+
 /* tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
 INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
                               const ptrdiff_t *offset, const REAL *bias, REAL *tile) {
@@ -136,6 +149,10 @@ static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL 
         }
 }
 INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) { memcpy(target, source, 2 * VECTOR_BYTES); }
+
+INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
+    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
+}
 
 static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *tile) {

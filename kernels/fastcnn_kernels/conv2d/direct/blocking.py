@@ -14,3 +14,35 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
     wanted = -(-rows // -(-TASKS // tasks_per_block))
     blocks = -(-rows // max(1, min(fitting, wanted)))
     return -(-rows // blocks)
+
+
+#: Rows (output channels of a group; input channels for dx) up to which nothing amortises packing the pixels.
+FEW_ROWS = 8
+#: With groups each packed pixel meets fewer rows still, and a group's planes fit L1.
+FEW_ROWS_OF_A_GROUP = 32
+#: With several taps the planes are smaller than the packed panels; measured even at 64 rows once L is long.
+ROWS_WITH_TAPS, LENGTH_WITH_TAPS = 64, 128
+
+
+def declines_product(M: int, L: int, taps: int, groups: int) -> str:
+    """Why the direct product is not the faster one for M rows of L products, or ""."""
+    few = FEW_ROWS_OF_A_GROUP if groups > 1 else FEW_ROWS
+    if M <= few:
+        return ""
+    if taps > 1 and M <= ROWS_WITH_TAPS and L >= LENGTH_WITH_TAPS:
+        return ""
+    return f"{M} channels a group share each packed pixel, over sums of {L}: packing pays"
+
+
+#: Size of the gradient (M x L) and pixels of an image between which dot products beat the packed product: adding up the
+#: lanes costs as much as ten vectors of pixels, and beyond the size the operands leave L2.
+LARGEST_GRADIENT, FEWEST_PIXELS, SHORT_LENGTH = 40_000, 200, 32
+
+
+def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
+    """Why dot products are not the faster weight gradient, or ""."""
+    if groups > 1 or L <= SHORT_LENGTH:
+        return ""
+    if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS:
+        return ""
+    return f"{M} x {L} sums over {pixels} pixels an image: packing pays"

@@ -21,8 +21,8 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, direct, dot, has_nonfinite, pack_rows, panel_rows,
-    panel_width, real
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, copy_run, direct, dot, has_nonfinite, pack_rows,
+    panel_rows, panel_width, real
 )
 
 from fastcnn_kernels.conv2d import numpy_
@@ -54,8 +54,7 @@ cdef void pad_block(
                     for j in range(first):
                         target[j] = 0
                     if sw == 1:
-                        for j in range(first, last):
-                            target[j] = source[j]
+                        copy_run(target + first, source + first, last - first)
                     else:
                         for j in range(first, last):
                             target[j] = source[j * sw]
@@ -81,8 +80,7 @@ cdef void store_tile(
             source = tile + i * tile_width + position - pixel
             target = out + i * m_step + p * row_step + q * column_step
             if column_step == 1:
-                for j in range(length):
-                    target[j] = source[j]
+                copy_run(target, source, length)
             else:
                 for j in range(length):
                     target[j * column_step] = source[j]
@@ -232,8 +230,7 @@ cdef void widen_rows(
         target = rows + m * step
         for i in range(count):
             source = dy + (m * P + p + i) * Q
-            for j in range(Q):
-                target[i * width + j] = source[j]
+            copy_run(target + i * width, source, Q)
             for j in range(Q, width):
                 target[i * width + j] = 0
         for j in range(count * width, step):

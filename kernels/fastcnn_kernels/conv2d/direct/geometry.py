@@ -15,6 +15,7 @@ import numpy as np
 
 from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums, remainder_taps
+from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
 
 #: Elements behind the last plane that a vector may read: four vectors of the widest kind.
 SLACK = 64
@@ -155,14 +156,13 @@ def product_table(plan, mr):
     return np.array(rows, np.intp).reshape(-1, 10)
 
 
-def refuses(*, out, stride, dilation, groups, x=None, weight=None, dy=None, **rest):
-    """Decline layers that the general kernel runs faster: many output channels share each packed pixel there."""
-    M = (out.shape[1] if weight is None or dy is not None else weight.shape[0]) // groups
-    if x is not None and dy is not None:
-        pixels = dy.shape[2] * dy.shape[3]
-        if pixels < blocking.FEWEST_PIXELS or min(M, out.shape[0] // groups) > blocking.MOST_WEIGHT_ROWS:
-            return f"{pixels} pixels"
-    limit = blocking.MOST_ROWS_GROUPED if groups > 1 else blocking.MOST_ROWS
-    if M > limit:
-        return f"takes at most {limit} rows"
-    return general_refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy)
+def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):
+    """Decline layers on which the general kernel is faster; the limits are `blocking`'s."""
+    if sparse := general_refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy):
+        return sparse
+    if weight is None:  # the weight gradient: M x L dot products over the pixels
+        M, L, pixels = dy.shape[1] // groups, out[0].size, dy.shape[2] * dy.shape[3]
+        return blocking.declines_weight_gradient(M, L, pixels, groups)
+    K, Cg, R, S = weight.shape
+    M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
+    return blocking.declines_product(M, channels * R * S, R * S, groups)
