@@ -7,6 +7,7 @@ from typing import Any
 
 import fastcnn as fc
 from bench import answers, selection, stored, timing
+from fastcnn.threads import PARALLEL_WORK
 from fastcnn_kernels.conv2d.cases import Layer
 
 NAIVE = "numpy"
@@ -23,7 +24,7 @@ def measure(layer: Layer, direction: str, dtype: str, rounds: int) -> dict[str, 
     case = selection.case_of(layer, direction)
     problem = answers.problem(case, dtype)
     rows = list({row.backend: row for row in reversed(selection.rows_of(case, dtype))}.values())[::-1]
-    threads = fc.get_num_threads()
+    threads = fc.get_num_threads() if case.flops >= PARALLEL_WORK else 1  # as dispatch has it
     for row in rows:
         problem.check(row, threads)
     calls = {row.backend: partial(row.load, **problem.arguments, num_threads=threads) for row in rows}

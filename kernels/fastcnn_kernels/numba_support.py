@@ -28,8 +28,11 @@ def threaded(work: Callable[..., None]) -> Callable[..., None]:
         if num_threads == 1:
             share(*arguments, 0, 1)
             return
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))
+        before, wanted = numba.get_num_threads(), min(num_threads, numba.config.NUMBA_NUM_THREADS)
+        if wanted == before:
+            all_shares(num_threads, *arguments)
+            return
+        numba.set_num_threads(wanted)
         try:
             all_shares(num_threads, *arguments)
         finally:

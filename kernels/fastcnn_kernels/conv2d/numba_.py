@@ -8,7 +8,17 @@ import numpy as np
 
 from fastcnn_kernels.conv2d import blocking, geometry, numpy_
 from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, copy_run, micro, panel_width, zero_run
+from fastcnn_kernels.gemm.numba_micro import (
+    MR,
+    VECTOR_BYTES,
+    copy_panel_row,
+    copy_run,
+    copy_steps,
+    gather_steps,
+    micro,
+    panel_width,
+    zero_run,
+)
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -63,16 +73,17 @@ def pack_runs(
 
 
 @compiled
-def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset):
+def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    for block in range((L + 63) // 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+    for block in range(0, L, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+        count = min(L - block, 64)
+        target = packed_start + block * mr
         for i in range(mr):
             if i < rows:
-                for l in range(block * 64, min(L, block * 64 + 64)):
-                    packed[packed_start + l * mr + i] = a[a_start + i * row_step + l_offset[l]]
+                gather_steps(packed, target + i, mr, a, a_start + i * row_step, l_offset, l_start + block, count)
             else:
-                for l in range(block * 64, min(L, block * 64 + 64)):
-                    packed[packed_start + l * mr + i] = 0
+                for l in range(count):
+                    packed[target + l * mr + i] = 0
 
 
 @compiled
@@ -151,7 +162,7 @@ def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
         i = task % row_panels * mr
         pack_rows(
             weight, g * weight_steps[1] + i * weight_steps[0], a_packed, (g * row_panels * mr + i) * L,
-            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
+            min(mr, M - i), mr, L, weight_steps[0], weight_offset, 0,
         )  # fmt: skip
 
 
@@ -233,9 +244,13 @@ def run_pad_planes(planes, image, target, num_threads):
     )  # fmt: skip
 
 
+@compiled
 def any_nonfinite(values):
-    """Whether any value is NaN or infinite."""
-    return not np.isfinite(values).all()
+    """Whether any value is NaN or infinite: only those differ from themselves by anything but 0."""
+    found = False
+    for value in values:
+        found |= value - value != 0
+    return found
 
 
 def run_plan(plan, image, weight, bias, out, num_threads):
@@ -254,7 +269,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight):
+    if plan.planes.pads and any_nonfinite(flat(weight)):
         numpy_.conv2d(
             x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,
@@ -266,7 +281,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight):
+    if plan.planes.pads and any_nonfinite(flat(weight)):
         numpy_.conv2d_grad_input(
             dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,
@@ -289,10 +304,10 @@ def channels_last(x, image, N, C, H, W, top, left, rows, columns, worker, worker
             last = 0
         for j in range(first * C):
             image[target + j] = 0
-        for c in range(C):
-            source = ((n * C + c) * H + h) * W - left
+        for block in range(0, C, 16):  # 16 channels at a time: as many rows of x are read side by side
+            source = ((n * C + block) * H + h) * W - left
             for j in range(first, last):
-                image[target + j * C + c] = x[source + j]
+                copy_steps(image, target + j * C + block, 1, x, source + j, H * W, min(C - block, 16))
         for j in range(last * C, columns * C):
             image[target + j] = 0
 
@@ -308,14 +323,15 @@ def pack_pixels(dy, packed, N, K, pixels, groups, mr, worker, workers):
         k = task // N % panels * mr
         g = task // (N * panels)
         target = task * pixels * mr
-        for i in range(mr):
-            if k + i < Kg:
-                source = (n * K + g * Kg + k + i) * pixels
-                for j in range(pixels):
-                    packed[target + j * mr + i] = dy[source + j]
-            else:
-                for j in range(pixels):
-                    packed[target + j * mr + i] = 0
+        for block in range(0, pixels, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+            count = min(pixels - block, 64)
+            for i in range(mr):
+                if k + i < Kg:
+                    source = (n * K + g * Kg + k + i) * pixels + block
+                    copy_steps(packed, target + block * mr + i, mr, dy, source, 1, count)
+                else:
+                    for j in range(block, block + count):
+                        packed[target + j * mr + i] = 0
 
 
 @threaded
@@ -404,7 +420,7 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, dilation, groups)
     run_weight_plan(plan, dy, x, out.reshape(-1), groups, num_threads)
-    if plan.planes.pads and any_nonfinite(out):
+    if plan.planes.pads and any_nonfinite(out.reshape(-1)):
         numpy_.conv2d_grad_weight(
             dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,

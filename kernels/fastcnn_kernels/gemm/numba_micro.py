@@ -117,8 +117,12 @@ def _emit_micro(builder, rows, vector_type, L, a, b, c, ldc, accumulate):
     def body(index, totals):
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, intp(2 * VL))
         columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
-        left = [_broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type) for i in range(rows)]
-        return [_multiply_add(builder, left[i], columns[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
+        results = []
+        for (i, j), total in zip(tiles, totals, strict=True):
+            if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit registers
+                left = _broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type)
+            results.append(_multiply_add(builder, left, columns[j], total))
+        return results
 
     for offset, result in zip(offsets, _emit_loop(builder, L, 1, start, body), strict=True):
         _store(builder, result, c, offset)
@@ -135,8 +139,12 @@ def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bia
         a_offset = builder.mul(index, intp(rows))
         start = builder.load(builder.gep(offset, [index]))
         columns = [_load(builder, source, vector_type, builder.add(start, intp(j * VL))) for j in range(vectors)]
-        left = [_broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type) for i in range(rows)]
-        return [_multiply_add(builder, left[i], columns[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
+        results = []
+        for (i, j), total in zip(tiles, totals, strict=True):
+            if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit registers
+                left = _broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type)
+            results.append(_multiply_add(builder, left, columns[j], total))
+        return results
 
     results = _emit_loop(builder, L, 1, [first[i] for i, _ in tiles], body)
     for number, result in enumerate(results):
@@ -146,14 +154,18 @@ def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bia
 def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums, sums_step):
     """`dot` for one tile: rows x columns vector sums, whose lanes are added halves to halves."""
     intp, VL = n.type, vector_type.count
-    tiles = [(i, j) for i in range(rows) for j in range(columns)]
+    tiles = [(i, j) for j in range(columns) for i in range(rows)]
     starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
 
     def body(index, totals):
         left = [_load(builder, a, vector_type, builder.add(start, index)) for start in a_starts]
-        right = [_load(builder, b, vector_type, builder.add(start, index)) for start in starts]
-        return [_multiply_add(builder, left[i], right[j], total) for (i, j), total in zip(tiles, totals, strict=True)]
+        results = []
+        for (i, j), total in zip(tiles, totals, strict=True):
+            if i == 0:
+                right = _load(builder, b, vector_type, builder.add(starts[j], index))
+            results.append(_multiply_add(builder, left[i], right, total))
+        return results
 
     results = _emit_loop(builder, n, VL, [ir.Constant(vector_type, None)] * len(tiles), body)
     int32 = ir.IntType(32)
@@ -313,7 +325,7 @@ def copy_panel_row(typing_context, target, target_start, source, source_start):
 
 @intrinsic
 def copy_run(typing_context, target, target_start, source, source_start, count):
-    """Copy `count` elements; as a loop, Numba's index checks keep it from being vectorised."""
+    """Copy `count` elements; as a loop, Numba's wraparound of negative indices keeps it from being vectorised."""
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
@@ -326,6 +338,41 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
             count,
             itemsize,
         )
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_steps(typing_context, target, target_start, target_step, source, source_start, source_step, count):
+    """``target[target_start + j * target_step] = source[source_start + j * source_step]`` for j < count."""
+    signature = types.void(target, types.intp, types.intp, source, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, target_step, source, source_start, source_step, count = arguments
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        source = _pointer(context, builder, signature.args[3], source, source_start)
+        with cgutils.for_range(builder, count) as loop:
+            value = builder.load(builder.gep(source, [builder.mul(loop.index, source_step)]))
+            builder.store(value, builder.gep(target, [builder.mul(loop.index, target_step)]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def gather_steps(typing_context, target, target_start, target_step, source, source_start, offset, offset_start, count):
+    """``target[target_start + j * target_step] = source[source_start + offset[offset_start + j]]`` for j < count."""
+    signature = types.void(target, types.intp, types.intp, source, types.intp, offset, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, target_step, source, source_start, offset, offset_start, count = arguments
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        source = _pointer(context, builder, signature.args[3], source, source_start)
+        offset = _pointer(context, builder, signature.args[5], offset, offset_start)
+        with cgutils.for_range(builder, count) as loop:
+            value = builder.load(builder.gep(source, [builder.load(builder.gep(offset, [loop.index]))]))
+            builder.store(value, builder.gep(target, [builder.mul(loop.index, target_step)]))
         return context.get_dummy_value()
 
     return signature, generate

@@ -21,11 +21,12 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, copy_run, direct, dot, has_nonfinite, pack_rows,
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, copy_run, direct, dot, pack_rows,
     panel_rows, panel_width, real
 )
 
 from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 
 
@@ -108,19 +109,21 @@ cdef void direct_product(
 
 
 cdef void pack_filters(
-    const real* weight, real* a_packed, Py_ssize_t groups, Py_ssize_t M, Py_ssize_t L, const Py_ssize_t* weight_steps,
-    const Py_ssize_t* weight_offset,
+    const real* weight, real* a_packed, Py_ssize_t groups, Py_ssize_t M, const Py_ssize_t* products,
+    Py_ssize_t product_count, const Py_ssize_t* weight_steps, const Py_ssize_t* weight_offset,
 ) noexcept nogil:
-    """Pack the weights of all groups, [groups][panel][L][mr]."""
+    """Pack the weights of all products and groups, [product][group][panel][L][mr]."""
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t g, panel, panels = (M + mr - 1) // mr
-    for g in range(groups):
-        for panel in range(panels):
-            pack_rows(
-                weight + g * weight_steps[1] + panel * mr * weight_steps[0],
-                a_packed + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
-                weight_offset,
-            )
+    cdef Py_ssize_t k, g, panel, L, panels = (M + mr - 1) // mr
+    for k in range(product_count):
+        L = products[10 * k + 7]
+        for g in range(groups):
+            for panel in range(panels):
+                pack_rows(
+                    weight + g * weight_steps[1] + panel * mr * weight_steps[0],
+                    a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L,
+                    weight_steps[0], weight_offset + products[10 * k + 9],
+                )
 
 
 cdef void direct_blocks(
@@ -161,26 +164,23 @@ def run_plan(
     real[::1] out not None, int num_threads,
 ):
     """Allocate the workspace of a `geometry.Plan` and run it."""
-    cdef const Py_ssize_t[::1] table = plan.table, weight_steps = plan.weight_steps, one_offset
-    cdef const Py_ssize_t[:, ::1] phases = plan.phases
-    cdef Py_ssize_t groups = table[1], M = table[2], channels = table[3], F = phases.shape[0], k, worker
-    cdef Py_ssize_t product_count = len(plan.products)
-    cdef int mr = panel_rows(M), NR = panel_width(&image[0, 0, 0, 0])
-    cdef Py_ssize_t scratch_step = MR * 4 * NR + channels * F * table[10] * table[11] + 4 * NR
+    cdef const Py_ssize_t[::1] table = plan.table, weight_steps = plan.weight_steps, offset = plan.offset
+    cdef const Py_ssize_t[::1] weight_offset = plan.weight_offset
+    cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
+    cdef Py_ssize_t product_count = products.shape[0], F = phases.shape[0], worker
+    cdef Py_ssize_t scratch_step = MR * 4 * panel_width(&image[0, 0, 0, 0]) + <Py_ssize_t>plan.scratch_size
     dtype = np.float32 if real is float else np.float64
-    cdef Py_ssize_t[:, ::1] products = geometry.product_table(plan, mr)
-    cdef const Py_ssize_t[::1] offset = geometry.all_offsets(plan)
-    cdef real[::1] a_packed = np.empty(geometry.packed_size(plan, mr), dtype)
-    cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
+    cdef real[::1] a_packed = np.empty(plan.packed_size, dtype)
+    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if not plan.covers_out:
         np.asarray(out)[...] = 0
     if product_count == 0:
         return
-    for k in range(product_count):
-        one_offset = plan.products[k].weight_offset
+    with nogil:
         pack_filters(
-            &weight[0], &a_packed[0] + products[k, 8], groups, M, products[k, 7], &weight_steps[0], &one_offset[0]
+            &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
+            &weight_offset[0],
         )
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         direct_blocks(
@@ -189,14 +189,9 @@ def run_plan(
         )
 
 
-def any_nonfinite(const real[::1] values not None):
-    """Whether any value is NaN or infinite."""
-    return has_nonfinite(&values[0], values.shape[0])
-
-
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(weight.reshape(-1)):
         numpy_.conv2d(
             x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
@@ -208,7 +203,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(weight.reshape(-1)):
         numpy_.conv2d_grad_input(
             dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
@@ -280,19 +275,19 @@ def run_weight_plan(
     int num_threads,
 ):
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
-    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.products[0].offset, product = plan.products[0].table
-    cdef const Py_ssize_t[:, ::1] phases = plan.phases
-    cdef Py_ssize_t M = table[2], channels = table[3], F = phases.shape[0], L = offset.shape[0], i, j, worker
+    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.offset
+    cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
+    cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], i, j, worker
     cdef int NR = panel_width(&dy[0, 0, 0, 0])
     cdef Py_ssize_t rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
-    cdef Py_ssize_t scratch_step = M * rows_step + channels * F * table[10] * table[11] + 4 * NR
+    cdef Py_ssize_t scratch_step = M * rows_step + <Py_ssize_t>plan.scratch_size
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         dot_blocks(
-            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &product[0], &offset[0], L,
+            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &products[0, 0], &offset[0], L,
             chunks, &scratch[0], scratch_step, rows_step, worker, num_threads,
         )
     if chunks > 1:
@@ -304,7 +299,7 @@ def run_weight_plan(
 
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     if any_nonfinite(out.reshape(-1)):  # zeros past Q and of the padding met what they must not
         numpy_.conv2d_grad_weight(

@@ -17,8 +17,8 @@ from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
 
-#: Elements behind the last plane that a vector may read: four vectors of the widest kind.
-SLACK = 64
+#: Elements behind the last plane that the last tile may read: the widest, four vectors of 16 floats, twice.
+SLACK = 128
 
 
 class Product(NamedTuple):
@@ -35,7 +35,11 @@ class Plan(NamedTuple):
     table: np.ndarray  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks
     phases: np.ndarray
     weight_steps: np.ndarray  # of m and of the group
-    products: tuple[Product, ...]
+    products: np.ndarray  # per product: its table, its L, start of its packed weights, start in the offset tables
+    offset: np.ndarray  # offsets of all products, one after the other
+    weight_offset: np.ndarray
+    packed_size: int  # elements of all products' packed weights
+    scratch_size: int  # elements of the planes of one task, and the slack behind them
     covers_out: bool
     pads: bool
 
@@ -49,7 +53,7 @@ def _axis(size, count, stride, before, offsets):
     return phases, taps, extra, pads
 
 
-def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out):
+def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR):
     """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows."""
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
@@ -60,8 +64,27 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     rows = PB + extra_h
     table = np.array([N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB)], np.intp)
     phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
-    built = tuple(product(F * rows * width, rows * width, width) for product in products)
-    return Plan(table, phases, np.array(weight_steps, np.intp), built, covers_out, pads_h or pads_w)
+    built = [product(F * rows * width, rows * width, width) for product in products]
+    lengths = [product.offset.size for product in built]
+    starts = np.cumsum([0, *lengths])
+    packed_rows = groups * -(-M // MR) * -(-M // -(-M // MR))  # panels of `panel_rows(M)` rows, for each group
+    entries = [
+        [*product.table, length, packed_rows * start, start]
+        for product, length, start in zip(built, lengths, starts, strict=False)
+    ]
+    none = np.empty(0, np.intp)
+    return Plan(
+        table,
+        phases,
+        np.array(weight_steps, np.intp),
+        np.array(entries, np.intp).reshape(-1, 10),
+        np.concatenate([none, *(product.offset for product in built)]),
+        np.concatenate([none, *(product.weight_offset for product in built)]),
+        int(packed_rows * starts[-1]),
+        channels * F * rows * width + SLACK,
+        covers_out,
+        pads_h or pads_w,
+    )
 
 
 def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
@@ -73,8 +96,8 @@ def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
 
 
 @lru_cache(CACHED_PLANS)
-def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
-    """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``."""
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
+    """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``; MR is the height of the register tile."""
     (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     rows_axis = _axis(H, P, sh, top, [r * dh for r in range(R)])
@@ -90,12 +113,12 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups)
 
     return _plan(
         (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), rows_axis, columns_axis, [product],
-        (Cg * R * S, K // groups * Cg * R * S), True,
+        (Cg * R * S, K // groups * Cg * R * S), True, MR,
     )  # fmt: skip
 
 
 @lru_cache(CACHED_PLANS)
-def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups):
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
     """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap."""
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
     (sh, sw), Kg = stride, K // groups
@@ -129,31 +152,8 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
             products.append(product)
     return _plan(
         (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb), rows_axis, columns_axis, products,
-        (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps),
+        (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR,
     )  # fmt: skip
-
-
-def packed_size(plan, mr):
-    """Elements of all products' packed weights."""
-    groups, M = plan.table[1:3].tolist()
-    return groups * -(-M // mr) * mr * sum(product.offset.size for product in plan.products)
-
-
-def all_offsets(plan):
-    """Offsets of all products, one after the other."""
-    return np.concatenate([np.empty(0, np.intp), *(product.offset for product in plan.products)])
-
-
-def product_table(plan, mr):
-    """One row per product: its table, its L, the start of its packed weights and of its offsets."""
-    groups, M = plan.table[1:3].tolist()
-    per_l = groups * -(-M // mr) * mr
-    starts = np.cumsum([0] + [product.offset.size for product in plan.products])
-    rows = [
-        [*product.table, product.offset.size, per_l * start, start]
-        for product, start in zip(plan.products, starts, strict=False)
-    ]
-    return np.array(rows, np.intp).reshape(-1, 10)
 
 
 def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):

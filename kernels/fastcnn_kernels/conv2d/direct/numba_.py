@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcnn_kernels.conv2d import numpy_
 from fastcnn_kernels.conv2d.direct import blocking, geometry
-from fastcnn_kernels.conv2d.numba_ import pack_rows
+from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_rows
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
@@ -102,17 +102,19 @@ def direct_product(
 
 
 @compiled
-def pack_filters(weight, a_packed, a_start, groups, M, L, weight_steps, weight_offset):
-    """Pack the weights of all groups, [groups][panel][L][mr]."""
+def pack_filters(weight, a_packed, groups, M, products, weight_steps, weight_offset):
+    """Pack the weights of all products and groups, [product][group][panel][L][mr]."""
     mr = panel_rows(M)
     panels = (M + mr - 1) // mr
-    for g in range(groups):
-        for panel in range(panels):
-            pack_rows(
-                weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
-                a_start + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
-                weight_offset,
-            )  # fmt: skip
+    for k in range(products.shape[0]):
+        L = products[k, 7]
+        for g in range(groups):
+            for panel in range(panels):
+                pack_rows(
+                    weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
+                    products[k, 8] + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
+                    weight_offset, products[k, 9],
+                )  # fmt: skip
 
 
 @threaded
@@ -148,33 +150,25 @@ def direct_blocks(
 
 def run_plan(plan, image, weight, bias, out, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
-    groups, M, channels = plan.table[1:4].tolist()
-    mr, NR = panel_rows(M), 2 * VECTOR_BYTES // out.itemsize
-    scratch_step = MR * 4 * NR + channels * len(plan.phases) * int(plan.table[10] * plan.table[11]) + 4 * NR
-    products, offset = geometry.product_table(plan, mr), geometry.all_offsets(plan)
-    a_packed = np.empty(geometry.packed_size(plan, mr), out.dtype)
-    scratch = np.zeros(num_threads * scratch_step, out.dtype)
+    groups, M = plan.table[1:3].tolist()
+    scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
+    a_packed = np.empty(plan.packed_size, out.dtype)
+    scratch = np.empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
         out[...] = 0
-    if not plan.products:
+    if len(plan.products) == 0:
         return
-    for product, row in zip(plan.products, products, strict=True):
-        pack_filters(flat(weight), a_packed, row[8], groups, M, row[7], plan.weight_steps, product.weight_offset)
+    pack_filters(flat(weight), a_packed, groups, M, plan.products, plan.weight_steps, plan.weight_offset)
     direct_blocks(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
-        plan.table, plan.phases, products, offset, scratch, scratch_step,
+        plan.table, plan.phases, plan.products, plan.offset, scratch, scratch_step,
     )  # fmt: skip
-
-
-def any_nonfinite(values):
-    """Whether any value is NaN or infinite."""
-    return not np.isfinite(values).all()
 
 
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.pads and any_nonfinite(weight):
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
+    if plan.pads and any_nonfinite(flat(weight)):
         numpy_.conv2d(
             x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,
@@ -185,8 +179,8 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.pads and any_nonfinite(weight):
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
+    if plan.pads and any_nonfinite(flat(weight)):
         numpy_.conv2d_grad_input(
             dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,
@@ -246,17 +240,16 @@ def dot_blocks(
 
 def run_weight_plan(plan, dy, x, out, num_threads):
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
-    N, groups, M, channels = plan.table[:4].tolist()
-    rows, width, PB, blocks = plan.table[10:14].tolist()
+    N, groups, M = plan.table[:3].tolist()
+    width, PB, blocks = plan.table[11:14].tolist()
     NR = 2 * VECTOR_BYTES // out.itemsize
     rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
-    scratch_step = M * rows_step + channels * len(plan.phases) * rows * width + 4 * NR
+    scratch_step = M * rows_step + plan.scratch_size
     chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
     scratch = np.zeros(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
-    (product,) = plan.products
     dot_blocks(
-        num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, product.table, product.offset, chunks,
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, plan.products[0], plan.offset, chunks,
         scratch, scratch_step, rows_step,
     )  # fmt: skip
     if chunks > 1:
@@ -268,9 +261,9 @@ def run_weight_plan(plan, dy, x, out, num_threads):
 
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    if any_nonfinite(out):  # zeros past Q and of the padding met what they must not
+    if any_nonfinite(out.reshape(-1)):  # zeros past Q and of the padding met what they must not
         numpy_.conv2d_grad_weight(
             dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
             num_threads=num_threads,
