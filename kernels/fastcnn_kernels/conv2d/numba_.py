@@ -45,8 +45,8 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, wor
                 if stride_w == 1:
                     copy_run(planes, target + first, image, source + first, last - first)
                 else:
-                    for j in range(first, last):
-                        planes[target + b * width + j] = image[source + j * stride_w + b]
+                    start = source + first * stride_w + b
+                    copy_steps(planes, target + b * width + first, 1, image, start, stride_w, last - first)
                 zero_run(planes, target + b * width + last, width - last)
 
 
@@ -147,8 +147,7 @@ def shifted_tile(
             if column_step == 1:
                 copy_run(out, target, tile, source, runs[run_start + run + 1] - start)
             else:
-                for j in range(runs[run_start + run + 1] - start):
-                    out[target + j * column_step] = tile[source + j]
+                copy_steps(out, target, column_step, tile, source, 1, runs[run_start + run + 1] - start)
 
 
 @threaded

@@ -323,21 +323,45 @@ def copy_panel_row(typing_context, target, target_start, source, source_start):
     return signature, generate
 
 
+def _masked(builder, name, result, arguments):
+    """Call ``llvm.masked.load`` or ``llvm.masked.store`` of a vector type, declared by name."""
+    vector = arguments[-1].type if name == "load" else arguments[0].type
+    suffix = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(result, [argument.type for argument in arguments]),
+        f"llvm.masked.{name}.v{vector.count}{suffix}.p0",
+    )
+    return builder.call(function, arguments)
+
+
 @intrinsic
 def copy_run(typing_context, target, target_start, source, source_start, count):
-    """Copy `count` elements; as a loop, Numba's wraparound of negative indices keeps it from being vectorised."""
+    """Copy `count` elements: whole vectors, then a masked one, which a call of memcpy costs more than."""
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
         target, target_start, source, source_start, count = arguments
-        itemsize = signature.args[0].dtype.bitwidth // 8
-        cgutils.raw_memcpy(
-            builder,
-            _pointer(context, builder, signature.args[0], target, target_start),
-            _pointer(context, builder, signature.args[2], source, source_start),
-            count,
-            itemsize,
+        vector_type = _vector_type(context, signature.args[0])
+        VL, int32 = vector_type.count, ir.IntType(32)
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        source = _pointer(context, builder, signature.args[2], source, source_start)
+        vectors = builder.sdiv(count, count.type(VL))
+        with cgutils.for_range(builder, vectors) as loop:
+            offset = builder.mul(loop.index, count.type(VL))
+            _store(builder, _load(builder, source, vector_type, offset), target, offset)
+        copied = builder.mul(vectors, count.type(VL))
+        rest = builder.trunc(builder.sub(count, copied), int32)
+        lanes = ir.Constant(ir.VectorType(int32, VL), list(range(VL)))
+        one = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), rest, int32(0))
+        every = builder.shuffle_vector(one, one, ir.Constant(lanes.type, [0] * VL))
+        mask = builder.icmp_signed("<", lanes, every)
+        source, target = (
+            builder.bitcast(builder.gep(pointer, [copied]), vector_type.as_pointer()) for pointer in (source, target)
         )
+        zero = ir.Constant(vector_type, None)
+        value = _masked(builder, "load", vector_type, [source, int32(1), mask, zero])
+        _masked(builder, "store", ir.VoidType(), [value, target, int32(1), mask])
         return context.get_dummy_value()
 
     return signature, generate

@@ -18,6 +18,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     VECTOR_BYTES,
     WIDE_ROWS,
     copy_run,
+    copy_steps,
     direct,
     dot,
     panel_width,
@@ -49,8 +50,7 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
                     if sw == 1:
                         copy_run(planes, target + first, image, source + first, last - first)
                     else:
-                        for j in range(first, last):
-                            planes[target + j] = image[source + j * sw]
+                        copy_steps(planes, target + first, 1, image, source + first * sw, sw, last - first)
                     zero_run(planes, target + last, width - last)
                 target += width
 
@@ -72,8 +72,7 @@ def store_tile(
             if column_step == 1:
                 copy_run(out, target, tile, source, length)
             else:
-                for j in range(length):
-                    out[target + j * column_step] = tile[source + j]
+                copy_steps(out, target, column_step, tile, source, 1, length)
         position = (p + 1) * width
 
 
