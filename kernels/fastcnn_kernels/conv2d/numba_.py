@@ -17,6 +17,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     gather_steps,
     micro,
     panel_width,
+    scatter_steps,
     zero_run,
 )
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -365,8 +366,7 @@ def weight_product(
                 runs += 1
         offsets[run_start + runs] = count
         end = min(pixels, (chunk + 1) * chunk_size)
-        for j in range(row_panels * mr * NR):
-            scratch[scratch_start + j] = 0
+        zero_run(scratch, scratch_start, row_panels * mr * NR)
         for step in range((end - chunk * chunk_size + KB - 1) // KB):
             pixel = chunk * chunk_size + step * KB
             block = min(KB, end - pixel)
@@ -385,8 +385,7 @@ def weight_product(
                 )  # fmt: skip
         for i in range(M):
             target = ((chunk * groups + g) * M + i) * columns
-            for j in range(count):
-                partial[target + column_out[first + j]] = scratch[scratch_start + i * NR + j]
+            scatter_steps(partial, target, column_out, first, scratch, scratch_start + i * NR, count)
 
 
 def run_weight_plan(plan, dy, x, out, groups, num_threads):

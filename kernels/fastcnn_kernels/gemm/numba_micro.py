@@ -359,9 +359,9 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
         source, target = (
             builder.bitcast(builder.gep(pointer, [copied]), vector_type.as_pointer()) for pointer in (source, target)
         )
-        zero = ir.Constant(vector_type, None)
-        value = _masked(builder, "load", vector_type, [source, int32(1), mask, zero])
-        _masked(builder, "store", ir.VoidType(), [value, target, int32(1), mask])
+        with builder.if_then(builder.icmp_signed(">", rest, int32(0))):
+            value = _masked(builder, "load", vector_type, [source, int32(1), mask, ir.Constant(vector_type, None)])
+            _masked(builder, "store", ir.VoidType(), [value, target, int32(1), mask])
         return context.get_dummy_value()
 
     return signature, generate
@@ -403,6 +403,24 @@ def gather_steps(typing_context, target, target_start, target_step, source, sour
 
 
 @intrinsic
+def scatter_steps(typing_context, target, target_start, offset, offset_start, source, source_start, count):
+    """``target[target_start + offset[offset_start + j]] = source[source_start + j]`` for j < count."""
+    signature = types.void(target, types.intp, offset, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, offset, offset_start, source, source_start, count = arguments
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        offset = _pointer(context, builder, signature.args[2], offset, offset_start)
+        source = _pointer(context, builder, signature.args[4], source, source_start)
+        with cgutils.for_range(builder, count) as loop:
+            value = builder.load(builder.gep(source, [loop.index]))
+            builder.store(value, builder.gep(target, [builder.load(builder.gep(offset, [loop.index]))]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def zero_run(typing_context, target, target_start, count):
     """Set `count` elements to zero."""
     signature = types.void(target, types.intp, types.intp)
@@ -412,7 +430,10 @@ def zero_run(typing_context, target, target_start, count):
         itemsize = signature.args[0].dtype.bitwidth // 8
         pointer = _pointer(context, builder, signature.args[0], target, target_start)
         size = builder.mul(count, count.type(itemsize))
-        cgutils.memset(builder, builder.bitcast(pointer, ir.IntType(8).as_pointer()), size, 0)
+        with builder.if_then(
+            builder.icmp_signed(">", count, count.type(0))
+        ):  # a call of memset for nothing costs as well
+            cgutils.memset(builder, builder.bitcast(pointer, ir.IntType(8).as_pointer()), size, 0)
         return context.get_dummy_value()
 
     return signature, generate
