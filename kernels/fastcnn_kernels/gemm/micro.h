@@ -61,7 +61,11 @@
 #define BITS uint32_t
 #define EXPONENT 0x7f800000u
 #define NAME(x) x##_f32
+#define MASKED_LOAD _mm512_maskz_loadu_ps
+#define MASKED_STORE _mm512_mask_storeu_ps
 #include "micro_body.h"
+#undef MASKED_LOAD
+#undef MASKED_STORE
 #undef REAL
 #undef BITS
 #undef EXPONENT
@@ -71,7 +75,11 @@
 #define BITS uint64_t
 #define EXPONENT 0x7ff0000000000000u
 #define NAME(x) x##_f64
+#define MASKED_LOAD _mm512_maskz_loadu_pd
+#define MASKED_STORE _mm512_mask_storeu_pd
 #include "micro_body.h"
+#undef MASKED_LOAD
+#undef MASKED_STORE
 #undef REAL
 #undef BITS
 #undef EXPONENT

@@ -1,11 +1,14 @@
 """Cython's view of micro.h: one name per function, whatever the dtype."""
 
+from libc.stdint cimport uint16_t
+
 cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int MR
     const int WIDE_ROWS
     const int DOT_ROWS
     const int DOT_COLUMNS
     const int DOT_COLUMNS_OF_ONE_ROW
+    const int VECTOR_BYTES
     const int NR_F32
     const int NR_F64
     void micro_f32(int mr, Py_ssize_t L, const float* a, const float* b, float* c, Py_ssize_t ldc, bint accumulate)
@@ -32,6 +35,26 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int rows, int columns, Py_ssize_t n, const double* a, Py_ssize_t a_step, const double* b,
         const Py_ssize_t* offset, double* sums, Py_ssize_t sums_step
     )
+    void masked_f32(
+        int mr, Py_ssize_t channels, Py_ssize_t taps, const float* a, const float* source, Py_ssize_t channel_step,
+        const Py_ssize_t* offset, const uint16_t* masks, const float* bias, float* c, Py_ssize_t ldc
+    )
+    void masked_dot_f32(
+        int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const float* a, Py_ssize_t a_step,
+        Py_ssize_t a_image, const float* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
+        const uint16_t* masks, Py_ssize_t taps, float* sums, Py_ssize_t sums_step
+    )
+    void add_lanes_f32(const float* sums, float* out, Py_ssize_t n)
+    void masked_f64(
+        int mr, Py_ssize_t channels, Py_ssize_t taps, const double* a, const double* source, Py_ssize_t channel_step,
+        const Py_ssize_t* offset, const uint16_t* masks, const double* bias, double* c, Py_ssize_t ldc
+    )
+    void masked_dot_f64(
+        int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const double* a, Py_ssize_t a_step,
+        Py_ssize_t a_image, const double* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
+        const uint16_t* masks, Py_ssize_t taps, double* sums, Py_ssize_t sums_step
+    )
+    void add_lanes_f64(const double* sums, double* out, Py_ssize_t n)
     double lane_sum_f32(const float* x, Py_ssize_t n)
     double lane_sum_f64(const double* x, Py_ssize_t n)
 
@@ -105,6 +128,38 @@ cdef inline void dot(
         dot_f32(rows, columns, n, a, a_step, b, offset, sums, sums_step)
     else:
         dot_f64(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+
+
+cdef inline void masked(
+    int mr, Py_ssize_t channels, Py_ssize_t taps, const real* a, const real* source, Py_ssize_t channel_step,
+    const Py_ssize_t* offset, const uint16_t* masks, const real* bias, real* c, Py_ssize_t ldc
+) noexcept nogil:
+    if real is float:
+        masked_f32(mr, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
+    else:
+        masked_f64(mr, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
+
+
+cdef inline void masked_dot(
+    int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const real* a, Py_ssize_t a_step,
+    Py_ssize_t a_image, const real* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
+    const uint16_t* masks, Py_ssize_t taps, real* sums, Py_ssize_t sums_step
+) noexcept nogil:
+    if real is float:
+        masked_dot_f32(
+            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+        )
+    else:
+        masked_dot_f64(
+            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+        )
+
+
+cdef inline void add_lanes(const real* sums, real* out, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        add_lanes_f32(sums, out, n)
+    else:
+        add_lanes_f64(sums, out, n)
 
 
 cdef inline void pack_rows(

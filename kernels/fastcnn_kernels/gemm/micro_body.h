@@ -28,19 +28,21 @@ INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REA
     }
 }
 
-/* The row count is a constant in each case, so that the sums stay in registers. */
-static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define ROWS(n) case n: NAME(micro_rows)(n, L, a, b, c, ldc, accumulate); break;
-    switch (mr) {
-        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
-#if MR > 6
-        ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
-#endif
+/* One case per row count, which is a constant in each, so that the sums stay in registers. */
 #if MR > 12
-        ROWS(13) ROWS(14)
+#define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) \
+    CASE(12) CASE(13) CASE(14)
+#elif MR > 6
+#define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) \
+    CASE(12)
+#else
+#define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
-    }
-#undef ROWS
+
+static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
+#define CASE(n) case n: NAME(micro_rows)(n, L, a, b, c, ldc, accumulate); break;
+    switch (mr) { ROW_COUNTS(CASE) }
+#undef CASE
 }
 
 /* Copy NR elements, all of them whatever the piece's length: the next piece overwrites the excess. */
@@ -81,17 +83,59 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
 
 static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *tile) {
-#define ROWS(n) case n: NAME(direct_rows)(n, n <= WIDE_ROWS ? 4 : 2, L, a, source, offset, bias, tile); break;
-    switch (mr) {
-        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
-#if MR > 6
-        ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+#define CASE(n) case n: NAME(direct_rows)(n, n <= WIDE_ROWS ? 4 : 2, L, a, source, offset, bias, tile); break;
+    switch (mr) { ROW_COUNTS(CASE) }
+#undef CASE
+}
+
+/* A vector of which only the lanes in the mask are read, or written. */
+INLINE NAME(vec) NAME(load_masked)(uint16_t mask, const REAL *p) {
+#if defined(__AVX512F__)
+    return (NAME(vec))MASKED_LOAD(mask, p);
+#else
+    NAME(vec) v = {0};
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) v[j] = p[j];
+    return v;
 #endif
-#if MR > 12
-        ROWS(13) ROWS(14)
+}
+INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
+#if defined(__AVX512F__)
+    MASKED_STORE(p, mask, v);
+#else
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) p[j] = v[j];
 #endif
-    }
-#undef ROWS
+}
+
+/* c[mr, vectors * VL] = bias + sum over channels and taps of a source, read where it lies: vector j of tap t at
+ * source + channel * channel_step + offset[t] + j * VL, in the lanes of masks[j][t]. masks[j][taps] has those of c. */
+INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a,
+                              const REAL *source, ptrdiff_t channel_step, const ptrdiff_t *offset,
+                              const uint16_t *masks, const REAL *bias, REAL *c, ptrdiff_t ldc) {
+    NAME(vec) acc[MR][4];
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
+    for (ptrdiff_t channel = 0; channel < channels; channel++, source += channel_step)
+        for (ptrdiff_t t = 0; t < taps; t++, a += mr) {
+            NAME(vec) b[4];
+            UNROLL for (int j = 0; j < vectors; j++)
+                b[j] = NAME(load_masked)(masks[j * (taps + 1) + t], source + offset[t] + j * VL);
+            UNROLL for (int i = 0; i < mr; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * b[j];
+        }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++)
+            NAME(store_masked)(masks[j * (taps + 1) + taps], c + i * ldc + j * VL, acc[i][j]);
+}
+
+static void NAME(masked)(int mr, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
+                         ptrdiff_t channel_step, const ptrdiff_t *offset, const uint16_t *masks, const REAL *bias,
+                         REAL *c, ptrdiff_t ldc) {
+#define CASE(n) case n: NAME(masked_rows)(n, n <= WIDE_ROWS ? 4 : 2, channels, taps, a, source, channel_step, offset, \
+                                          masks, bias, c, ldc); break;
+    switch (mr) { ROW_COUNTS(CASE) }
+#undef CASE
 }
 
 /* Sum of the lanes, halves added to halves. */
@@ -123,20 +167,63 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t n, const
         UNROLL for (int j = 0; j < columns; j++) sums[i * sums_step + j] += NAME(lanes_sum)(acc[i][j]);
 }
 
+#define SIX(CASE, r) CASE(r, 1) CASE(r, 2) CASE(r, 3) CASE(r, 4) CASE(r, 5) CASE(r, 6)
+#define ONE_ROW(CASE) SIX(CASE, 1) CASE(1, 7) CASE(1, 8) CASE(1, 9) CASE(1, 10) CASE(1, 11) CASE(1, 12)
+#if DOT_ROWS > 2
+#define DOT_TILES(CASE) ONE_ROW(CASE) SIX(CASE, 2) SIX(CASE, 3) SIX(CASE, 4)
+#else
+#define DOT_TILES(CASE) ONE_ROW(CASE) SIX(CASE, 2)
+#endif
+
 static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step, const REAL *b,
                       const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
-#define TILE(r, c) case (r) * 16 + (c): NAME(dot_tile)(r, c, n, a, a_step, b, offset, sums, sums_step); break;
-#define SIX(r) TILE(r, 1) TILE(r, 2) TILE(r, 3) TILE(r, 4) TILE(r, 5) TILE(r, 6)
-    switch (rows * 16 + columns) {
-        SIX(1) TILE(1, 7) TILE(1, 8) TILE(1, 9) TILE(1, 10) TILE(1, 11) TILE(1, 12)
-        SIX(2)
-#if DOT_ROWS > 2
-        SIX(3) SIX(4)
-#endif
-    }
-#undef SIX
-#undef TILE
+#define CASE(r, c) case (r) * 16 + (c): NAME(dot_tile)(r, c, n, a, a_step, b, offset, sums, sums_step); break;
+    switch (rows * 16 + columns) { DOT_TILES(CASE) }
+#undef CASE
 }
+
+/* sums[i, j] += a[i] * b[j], lane by lane, over the vectors of several images; sums are vectors, sums_step from row to
+ * row. Column j reads b at offset[j] in the lanes of masks[vector][tap[j]], row i reads a in those of masks[vector][taps]. */
+INLINE void NAME(masked_dot_tile)(const int rows, const int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
+                                  ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
+                                  const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                                  REAL *sums, ptrdiff_t sums_step) {
+    NAME(vec) acc[DOT_ROWS][DOT_COLUMNS_OF_ONE_ROW];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++) acc[i][j] = NAME(load)(sums + i * sums_step + j * VL);
+    for (ptrdiff_t n = 0; n < images; n++, a += a_image, b += b_image) {
+        const uint16_t *mask = masks;
+        for (ptrdiff_t p = 0; p < vectors * VL; p += VL, mask += taps + 1) {
+            NAME(vec) row[DOT_ROWS];
+            UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load_masked)(mask[taps], a + i * a_step + p);
+            UNROLL for (int j = 0; j < columns; j++) {
+                NAME(vec) value = NAME(load_masked)(mask[tap[j]], b + offset[j] + p);
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++) NAME(store)(sums + i * sums_step + j * VL, acc[i][j]);
+}
+
+static void NAME(masked_dot)(int rows, int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
+                             ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
+                             const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                             REAL *sums, ptrdiff_t sums_step) {
+#define CASE(r, c) case (r) * 16 + (c): NAME(masked_dot_tile)(r, c, images, vectors, a, a_step, a_image, b, b_image, \
+                                                              offset, tap, masks, taps, sums, sums_step); break;
+    switch (rows * 16 + columns) { DOT_TILES(CASE) }
+#undef CASE
+}
+
+/* out[i] = sum of the lanes of vector i. */
+static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = NAME(lanes_sum)(NAME(load)(sums + i * VL));
+}
+#undef DOT_TILES
+#undef ONE_ROW
+#undef SIX
+#undef ROW_COUNTS
 #undef VL
 #else
 static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
@@ -170,6 +257,45 @@ static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
             for (ptrdiff_t p = 0; p < n; p++) sums[i * sums_step + j] += a[i * a_step + p] * b[offset[j] + p];
+}
+
+static void NAME(masked)(int mr, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
+                         ptrdiff_t channel_step, const ptrdiff_t *offset, const uint16_t *masks, const REAL *bias,
+                         REAL *c, ptrdiff_t ldc) {
+    const int VL = VECTOR_BYTES / (int)sizeof(REAL), width = (mr <= WIDE_ROWS ? 4 : 2) * VL;
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < width; j++) {
+            const uint16_t *mask = masks + j / VL * (taps + 1);
+            REAL sum = bias ? bias[i] : 0;
+            for (ptrdiff_t l = 0; l < channels * taps; l++)
+                if (mask[l % taps] >> j % VL & 1)
+                    sum += a[l * mr + i] * source[l / taps * channel_step + offset[l % taps] + j];
+            if (mask[taps] >> j % VL & 1) c[i * ldc + j] = sum;
+        }
+}
+
+static void NAME(masked_dot)(int rows, int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
+                             ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
+                             const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                             REAL *sums, ptrdiff_t sums_step) {
+    const int VL = VECTOR_BYTES / (int)sizeof(REAL);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            for (ptrdiff_t p = 0; p < images * vectors * VL; p++) {
+                const ptrdiff_t n = p / (vectors * VL), pixel = p % (vectors * VL);
+                const uint16_t *mask = masks + pixel / VL * (taps + 1);
+                if (mask[tap[j]] >> pixel % VL & 1)
+                    sums[i * sums_step + j * VL + pixel % VL] +=
+                        a[i * a_step + n * a_image + pixel] * b[offset[j] + n * b_image + pixel];
+            }
+}
+
+static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
+    const int VL = VECTOR_BYTES / (int)sizeof(REAL);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        out[i] = 0;
+        for (int j = 0; j < VL; j++) out[i] += sums[i * VL + j];
+    }
 }
 #endif
 

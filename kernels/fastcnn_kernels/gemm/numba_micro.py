@@ -96,12 +96,13 @@ def _emit_loop(builder, count, step, start, body):
     totals = [builder.phi(value.type) for value in start]
     results = body(index, totals)
     following = builder.add(index, intp(step))
+    last = builder.block  # another one than `loop` if the body is a loop itself
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     index.add_incoming(intp(0), before)
-    index.add_incoming(following, loop)
+    index.add_incoming(following, last)
     for total, first, result in zip(totals, start, results, strict=True):
         total.add_incoming(first, before)
-        total.add_incoming(result, loop)
+        total.add_incoming(result, last)
     builder.position_at_end(after)
     return results
 
@@ -168,20 +169,117 @@ def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums
         return results
 
     results = _emit_loop(builder, n, VL, [ir.Constant(vector_type, None)] * len(tiles), body)
-    int32 = ir.IntType(32)
     for (i, j), value in zip(tiles, results, strict=True):
-        half = VL
-        while half > 1:
-            half //= 2
-            halves = [
-                builder.shuffle_vector(
-                    value, value, ir.Constant(ir.VectorType(int32, half), list(range(first, first + half)))
-                )
-                for first in (0, half)
-            ]
-            value = builder.fadd(*halves)
         pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
-        builder.store(builder.fadd(builder.load(pointer), builder.extract_element(value, int32(0))), pointer)
+        builder.store(builder.fadd(builder.load(pointer), _lanes_sum(builder, value)), pointer)
+
+
+def _lanes_sum(builder, value):
+    """Sum of the lanes, halves added to halves."""
+    int32, half = ir.IntType(32), value.type.count
+    while half > 1:
+        half //= 2
+        halves = [
+            builder.shuffle_vector(
+                value, value, ir.Constant(ir.VectorType(int32, half), list(range(first, first + half)))
+            )
+            for first in (0, half)
+        ]
+        value = builder.fadd(*halves)
+    return builder.extract_element(value, int32(0))
+
+
+def _lane_mask(builder, masks, index, vector_type):
+    """Mask of a vector's lanes from the bits of ``masks[index]``."""
+    VL = vector_type.count
+    bits = builder.load(builder.gep(masks, [index]))
+    if VL < 16:
+        bits = builder.trunc(bits, ir.IntType(VL))
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), VL))
+
+
+def _load_masked(builder, pointer, vector_type, offset, mask):
+    address = builder.bitcast(builder.gep(pointer, [offset]), vector_type.as_pointer())
+    zero = ir.Constant(vector_type, None)
+    return _masked(builder, "load", vector_type, [address, ir.IntType(32)(1), mask, zero])
+
+
+def _store_masked(builder, value, pointer, offset, mask):
+    address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
+    _masked(builder, "store", ir.VoidType(), [value, address, ir.IntType(32)(1), mask])
+
+
+def _emit_masked(
+    builder, rows, vector_type, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
+):
+    """`masked` for one row count: rows x 4 or rows x 2 vector sums."""
+    intp, VL, vectors = taps.type, vector_type.count, 4 if rows <= WIDE_ROWS else 2
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+    zero = ir.Constant(vector_type, None)
+    first = [builder.select(has_bias, _broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
+    mask_starts = [builder.mul(builder.add(taps, intp(1)), intp(j)) for j in range(vectors)]
+
+    def over_channels(channel, totals):
+        plane = builder.gep(source, [builder.mul(channel, channel_step)])
+        panel = builder.gep(a, [builder.mul(builder.mul(channel, taps), intp(rows))])
+
+        def over_taps(tap, totals):
+            a_offset, start = builder.mul(tap, intp(rows)), builder.load(builder.gep(offset, [tap]))
+            columns = [
+                _load_masked(
+                    builder, plane, vector_type, builder.add(start, intp(j * VL)),
+                    _lane_mask(builder, masks, builder.add(mask_starts[j], tap), vector_type),
+                )
+                for j in range(vectors)
+            ]  # fmt: skip
+            results = []
+            for (i, j), total in zip(tiles, totals, strict=True):
+                if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit
+                    left = _broadcast_load(builder, panel, builder.add(a_offset, intp(i)), vector_type)
+                results.append(_multiply_add(builder, left, columns[j], total))
+            return results
+
+        return _emit_loop(builder, taps, 1, totals, over_taps)
+
+    results = _emit_loop(builder, channels, 1, [first[i] for i, _ in tiles], over_channels)
+    inside = [_lane_mask(builder, masks, builder.add(start, taps), vector_type) for start in mask_starts]
+    for (i, j), result in zip(tiles, results, strict=True):
+        _store_masked(builder, result, c, builder.add(builder.mul(ldc, intp(i)), intp(j * VL)), inside[j])
+
+
+def _emit_masked_dot(
+    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums,
+    sums_step,
+):  # fmt: skip
+    """`masked_dot` for one tile: rows x columns vector sums."""
+    intp, VL = taps.type, vector_type.count
+    tiles = [(i, j) for j in range(columns) for i in range(rows)]
+    places = [builder.add(builder.mul(sums_step, intp(i)), intp(j * VL)) for i, j in tiles]
+    starts, column_taps = ([builder.load(builder.gep(each, [intp(j)])) for j in range(columns)] for each in (offset, tap))
+    a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
+
+    def over_images(image, totals):
+        a_plane = builder.gep(a, [builder.mul(image, a_image)])
+        b_plane = builder.gep(b, [builder.mul(image, b_image)])
+
+        def over_vectors(vector, totals):
+            pixel = builder.mul(vector, intp(VL))
+            mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(1)))])
+            inside = _lane_mask(builder, mask, taps, vector_type)
+            left = [_load_masked(builder, a_plane, vector_type, builder.add(start, pixel), inside) for start in a_starts]
+            results = []
+            for (i, j), total in zip(tiles, totals, strict=True):
+                if i == 0:
+                    lanes = _lane_mask(builder, mask, column_taps[j], vector_type)
+                    right = _load_masked(builder, b_plane, vector_type, builder.add(starts[j], pixel), lanes)
+                results.append(_multiply_add(builder, left[i], right, total))
+            return results
+
+        return _emit_loop(builder, vectors, 1, totals, over_vectors)
+
+    start = [_load(builder, sums, vector_type, place) for place in places]
+    for place, result in zip(places, _emit_loop(builder, images, 1, start, over_images), strict=True):
+        _store(builder, result, sums, place)
 
 
 @intrinsic
@@ -207,19 +305,52 @@ def _direct_code(typing_context, mr, L, a, source, offset, bias, has_bias, tile)
 
 
 @intrinsic
+def _masked_code(typing_context, mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
+    def generate(context, builder, signature, arguments):
+        vector_type = _vector_type(context, signature.args[3])
+        cases = [(rows, partial(_emit_masked, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
+        _emit_switch(builder, arguments[0], cases)
+        return context.get_dummy_value()
+
+    return types.void(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc), generate
+
+
+def _dot_tiles():
+    """Tiles of dot products that have code: (rows, columns)."""
+    for rows in range(1, DOT_ROWS + 1):
+        for columns in range(1, (DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS) + 1):
+            yield rows, columns
+
+
+@intrinsic
 def _dot_code(typing_context, rows, columns, n, a, a_step, b, offset, sums, sums_step):
     def generate(context, builder, signature, arguments):
         vector_type = _vector_type(context, signature.args[3])
         key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
-        cases = [
-            (r * 16 + c, partial(_emit_dot, builder, r, c, vector_type, *arguments[2:]))
-            for r in range(1, DOT_ROWS + 1)
-            for c in range(1, (DOT_COLUMNS_OF_ONE_ROW if r == 1 else DOT_COLUMNS) + 1)
-        ]
+        cases = [(r * 16 + c, partial(_emit_dot, builder, r, c, vector_type, *arguments[2:])) for r, c in _dot_tiles()]
         _emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
     return types.void(rows, columns, n, a, a_step, b, offset, sums, sums_step), generate
+
+
+@intrinsic
+def _masked_dot_code(
+    typing_context, rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums,
+    sums_step,
+):  # fmt: skip
+    def generate(context, builder, signature, arguments):
+        vector_type = _vector_type(context, signature.args[4])
+        key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
+        cases = [
+            (r * 16 + c, partial(_emit_masked_dot, builder, r, c, vector_type, *arguments[2:])) for r, c in _dot_tiles()
+        ]
+        _emit_switch(builder, key, cases)
+        return context.get_dummy_value()
+
+    return types.void(
+        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+    ), generate
 
 
 def _micro(mr, L, a, b, c, ldc, accumulate):
@@ -234,6 +365,18 @@ def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
     _dot_code(rows, columns, n, a, a_step, b, offset, sums, sums_step)
 
 
+def _masked_tile(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
+    _masked_code(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc)
+
+
+def _masked_dot(
+    rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+):
+    _masked_dot_code(
+        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+    )
+
+
 _alive: list = []  # the machine code behind the symbols
 
 
@@ -241,7 +384,8 @@ _alive: list = []  # the machine code behind the symbols
 def _machine_code(function, *argument_types):
     """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
     compiled = cfunc(types.void(*argument_types))(function)
-    symbol = f"fastcnn{function.__name__}_{argument_types[2 if function is not _dot else 3].dtype}"
+    dtype = next(kind.dtype for kind in argument_types if isinstance(getattr(kind, "dtype", None), types.Float))
+    symbol = f"fastcnn{function.__name__}_{dtype}"
     binding.add_symbol(symbol, compiled.address)
     _alive.append(compiled)
     return symbol
@@ -301,6 +445,55 @@ def dot(typing_context, rows, columns, n, a, a_start, a_step, b, b_start, offset
         return _emit_call(context, builder, _dot, (intp, intp, intp, a, intp, b, offset, sums, intp), arguments)
 
     return types.void(intp, intp, intp, a, intp, intp, b, intp, offset, intp, sums, intp, intp), generate
+
+
+@intrinsic
+def masked(typing_context, mr, channels, taps, a, a_start, source, source_start, channel_step, offset, offset_start,
+           masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
+    """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro_body.h)."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, a, source, intp, offset, masks, bias, boolean, c, intp)
+        return _emit_call(context, builder, _masked_tile, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, a, intp, source, intp, intp, offset, intp, masks, intp, bias, intp, boolean, c, intp, intp
+    ), generate
+
+
+@intrinsic
+def masked_dot(typing_context, rows, columns, images, vectors, a, a_start, a_step, a_image, b, b_start, b_image, offset,
+               offset_start, tap, tap_start, masks, masks_start, taps, sums, sums_start, sums_step):  # fmt: skip
+    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see micro_body.h)."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, tap, masks, intp, sums, intp)
+        return _emit_call(context, builder, _masked_dot, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, tap, intp, masks, intp, intp, sums,
+        intp, intp,
+    ), generate  # fmt: skip
+
+
+@intrinsic
+def add_lanes(typing_context, sums, sums_start, out, out_start, count):
+    """``out[i]`` = sum of the lanes of vector i."""
+    signature = types.void(sums, types.intp, out, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        sums, sums_start, out, out_start, count = arguments
+        vector_type = _vector_type(context, signature.args[0])
+        sums = _pointer(context, builder, signature.args[0], sums, sums_start)
+        out = _pointer(context, builder, signature.args[2], out, out_start)
+        with cgutils.for_range(builder, count) as loop:
+            value = _load(builder, sums, vector_type, builder.mul(loop.index, count.type(vector_type.count)))
+            builder.store(_lanes_sum(builder, value), builder.gep(out, [loop.index]))
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

@@ -1,0 +1,71 @@
+"""Block sizes and limits of the masked kernels, each with its reason."""
+
+from functools import cache
+
+import numpy as np
+
+#: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
+MASKED_TAPS = 1 << 19
+#: A block of tiles re-reads its pixels for every panel of weights: with the rows above and below they fill L2's half.
+L2_BYTES_FOR_PIXELS = 128 * 1024
+#: Tiles per task at most: a panel of weights stays in L1 meanwhile, more gains nothing.
+TILES_PER_TASK = 16
+#: A call makes at least this many tasks if it has the tiles.
+TASKS = 16
+
+
+def tiles_per_task(tiles: int, channels: int, tile_bytes: int, tasks_per_tile: int) -> int:
+    """Tiles of pixels that a task multiplies by one panel of weights."""
+    most = max(1, min(TILES_PER_TASK, L2_BYTES_FOR_PIXELS // (channels * tile_bytes), tiles * tasks_per_tile // TASKS))
+    blocks = -(-tiles // most)
+    return -(-tiles // blocks)
+
+
+#: Vectors of pixels that a tile of dot products stays in registers for: its rows fit L1 and L2, and loading and storing
+#: its sums costs a tenth of it.
+DOT_VECTORS = 256
+#: Tasks of the weight gradient, if it has as many groups and rows; fixed, as the chunks of images that make up for few
+#: of them decide the rounding.
+WEIGHT_TASKS = 8
+#: Groups of large planes share a task, which then reads memory in order, while their sums fit half of L1. For small
+#: planes loading and storing the sums costs more than that gains.
+L1_BYTES_FOR_SUMS = 16 * 1024
+
+
+@cache
+def weight_blocks(N, groups, M, L, vectors, tile_rows, vector_bytes):
+    """Chunks of the sum over the images; groups and rows of a task; images and vectors of a visit, for `masked_dots`."""
+    row_tiles = -(-M // tile_rows)
+    row_blocks = max(1, min(row_tiles, WEIGHT_TASKS // groups))
+    rows = min(M, -(-row_tiles // row_blocks) * tile_rows)
+    images = max(1, DOT_VECTORS // vectors)
+    shared = max(1, min(-(-groups // WEIGHT_TASKS), L1_BYTES_FOR_SUMS // (M * L * vector_bytes))) if images == 1 else 1
+    tasks = -(-groups // shared) * -(-M // rows)
+    parts = -(-vectors // DOT_VECTORS)
+    return np.array([max(1, min(N, WEIGHT_TASKS // tasks)), shared, rows, images, -(-vectors // parts)], np.intp)
+
+
+#: Rows (output channels of a group; input channels for dx) up to which packing the pixels does not pay.
+FEW_ROWS = 64
+#: Sums so short that packing a pixel costs as much as using it, whatever the rows.
+SHORT_LENGTH = 64
+#: A tile of few rows reads so many planes that their pages leave the TLB: with several taps a padded copy pays.
+FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
+
+
+def declines_product(M: int, channels: int, taps: int, groups: int) -> str:
+    """Why another product is the faster one, or ""."""
+    if M <= FEW_ROWS_OF_A_TILE and channels > FEW_PLANES and taps > 1:
+        return f"{M} rows over {channels} planes of several taps: a copy of the image pays"
+    if M > FEW_ROWS and channels * taps > SHORT_LENGTH:
+        return f"{M} channels a group share each packed pixel, over sums of {channels * taps}: packing pays"
+    return ""
+
+
+#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L2 beyond it.
+LARGEST_GRADIENT = 100_000
+
+
+def declines_weight_gradient(M: int, L: int) -> str:
+    """Why another weight gradient is the faster one, or ""."""
+    return f"{M} x {L} dot products: packing pays" if M * L > LARGEST_GRADIENT else ""

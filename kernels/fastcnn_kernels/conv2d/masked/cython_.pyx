@@ -1,0 +1,273 @@
+"""Masked convolution in Cython. Contract in ``conv2d``; shifts and masks in ``geometry``.
+
+Forward and input gradient: a tile of mr rows by four (mr <= WIDE_ROWS) or two vectors of pixels stays in registers
+while every tap of every channel is read where it lies:
+
+    out[m, j] = bias[m] + sum_{c, t} weight[m, (c, t)] image[ c plane + offset[t] + j ]
+
+Weight gradient: every entry is a dot product over the pixels of all images, summed in the lanes of one vector:
+
+    dw[m, (c, t)] = sum_{n, j} dy[n, m, j] image[ n, c plane + offset[t] + j ]
+
+A tile of rows by columns of them stays in registers for a block of pixels; the sum over the images is split into chunks
+fixed by the shape.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+from libc.stdint cimport uint16_t
+
+from fastcnn_kernels.gemm.micro cimport (
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, copy_run, masked, masked_dot, pack_rows,
+    panel_rows, panel_width, real
+)
+
+from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.cython_ import any_nonfinite
+from fastcnn_kernels.conv2d.masked import blocking, geometry
+
+
+cdef void pack_weights(
+    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """Pack this worker's share of the panels of all groups' weights."""
+    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
+    cdef const Py_ssize_t* weight_steps = table + 12
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
+    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
+        g = task // row_panels
+        i = task % row_panels * mr
+        pack_rows(
+            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
+            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
+        )
+
+
+cdef void store_rows(
+    const real* tile, Py_ssize_t tile_width, Py_ssize_t rows, Py_ssize_t pixel, Py_ssize_t pixels, Py_ssize_t Q,
+    Py_ssize_t width, real* out, Py_ssize_t m_step,
+) noexcept nogil:
+    """Store pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
+    cdef Py_ssize_t i, length, q = pixel % width, end = min(pixels, pixel + tile_width) - pixel, j = 0
+    out += pixel // width * Q
+    while j < end:
+        length = min(width - q, end - j)
+        for i in range(rows):
+            copy_run(out + i * m_step + q, tile + i * tile_width + j, min(length, max(0, Q - q)))
+        j += length
+        out += Q
+        q = 0
+
+
+cdef void masked_tiles(
+    const real* image, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
+    const Py_ssize_t* offset, const uint16_t* masks, Py_ssize_t tile_block, real* tile, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows)."""
+    cdef Py_ssize_t N = table[0], P = table[1], Q = table[2], groups = table[3], M = table[4], L = table[5]
+    cdef Py_ssize_t channel_step = table[8], taps = table[9], width = table[10], m_step = table[19]
+    cdef bint dense = table[20], whole
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, vectors = 4 if mr <= WIDE_ROWS else 2
+    cdef Py_ssize_t tile_width = vectors * (panel_width(image) // 2), pixels = (P - 1) * width + Q
+    cdef Py_ssize_t tiles = (pixels + tile_width - 1) // tile_width, blocks = (tiles + tile_block - 1) // tile_block
+    cdef Py_ssize_t tasks = N * groups * blocks * panels, first = tasks * worker // workers, n, g, block, panel
+    cdef Py_ssize_t task, step, pixel, i
+    cdef const real* source
+    cdef real* target
+    panel = first % panels
+    block = first // panels % blocks
+    g = first // (panels * blocks) % groups
+    n = first // (panels * blocks * groups)
+    for task in range(first, tasks * (worker + 1) // workers):
+        i = panel * mr
+        source = image + n * table[6] + g * table[7]
+        target = out + n * table[18] + (g * M + i) * m_step
+        whole = dense and i + mr <= M
+        for step in range(block * tile_block, min(tiles, (block + 1) * tile_block)):
+            pixel = step * tile_width
+            masked(
+                mr, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
+                masks + step * vectors * (taps + 1), bias + g * M + i if bias != NULL else NULL,
+                target + pixel if whole else tile, m_step if whole else tile_width,
+            )
+            if not whole:
+                store_rows(tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, target, m_step)
+        panel += 1  # the next task, without dividing
+        if panel == panels:
+            panel = 0
+            block += 1
+        if block == blocks:
+            block = 0
+            g += 1
+        if g == groups:
+            g = 0
+            n += 1
+
+
+def run_plan(
+    plan, const real[:, :, :, ::1] image not None, const real[::1] weight not None, const real[::1] bias,
+    real[::1] out not None, int num_threads,
+):
+    """Allocate the workspace of a `geometry.Plan` and run it."""
+    cdef const Py_ssize_t[:, ::1] table = plan.table
+    cdef const Py_ssize_t[::1] offset = plan.offset, weight_offset = plan.weight_offset
+    cdef const uint16_t[:, ::1] masks = plan.masks
+    cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5], worker
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(&image[0, 0, 0, 0])
+    cdef Py_ssize_t tile_width = (2 if mr <= WIDE_ROWS else 1) * panel_width(&image[0, 0, 0, 0])
+    cdef Py_ssize_t tile_block = blocking.tiles_per_task(
+        ((table[0, 1] - 1) * table[1, 4] + table[0, 2] + tile_width - 1) // tile_width, L // table[1, 3],
+        tile_width * sizeof(real), table[0, 0] * groups * panels,
+    )
+    dtype = np.float32 if real is float else np.float64
+    cdef real[::1] a_packed = np.empty(groups * panels * mr * L, dtype)
+    cdef real[::1] tiles = np.empty(num_threads * tile_size, dtype)
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        masked_tiles(
+            &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0, 0], &offset[0], &masks[0, 0],
+            tile_block, &tiles[worker * tile_size], worker, num_threads,
+        )
+
+
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+    """Forward convolution."""
+    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    if plan.pads and any_nonfinite(weight.reshape(-1)):
+        numpy_.conv2d(
+            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )
+        return
+    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+
+
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input."""
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    if plan.pads and any_nonfinite(weight.reshape(-1)):
+        numpy_.conv2d_grad_input(
+            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )
+        return
+    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
+
+
+def vector_lanes(itemsize):
+    """Lanes of a vector."""
+    return VECTOR_BYTES // itemsize
+
+
+cdef void masked_dots(
+    const real* dy, const real* image, real* partial, const Py_ssize_t* table, const Py_ssize_t* offset,
+    const Py_ssize_t* tap, const uint16_t* masks, const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step,
+    Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tasks (block of groups, block of rows, chunk of images): partial[chunk, g, m, l].
+
+    `blocks`: chunks, groups and rows of a task, images and vectors of a visit.
+    """
+    cdef Py_ssize_t N = table[0], groups = table[3], M = table[4], L = table[5], taps = table[9], vectors = table[11]
+    cdef Py_ssize_t chunks = blocks[0], group_block = blocks[1], row_block = blocks[2], image_block = blocks[3]
+    cdef Py_ssize_t vector_block = blocks[4], VL = panel_width(dy) // 2, plane = table[19]
+    cdef Py_ssize_t group_blocks = (groups + group_block - 1) // group_block
+    cdef Py_ssize_t row_blocks = (M + row_block - 1) // row_block, rows = even_tile(row_block, DOT_ROWS)
+    cdef Py_ssize_t columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
+    cdef Py_ssize_t column_tiles = (L + columns - 1) // columns, tile_size = rows * columns * VL
+    cdef Py_ssize_t task, tasks = group_blocks * row_blocks * chunks, chunk, first, last, begin, end, row_tiles
+    cdef Py_ssize_t group_size, m, rows_here, g, n, images, block, count, i, j
+    cdef real* sums = scratch + worker * scratch_step
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        chunk = task % chunks
+        begin = N * chunk // chunks
+        end = N * (chunk + 1) // chunks
+        m = task // chunks % row_blocks * row_block
+        rows_here = min(row_block, M - m)
+        row_tiles = (rows_here + rows - 1) // rows
+        first = task // (chunks * row_blocks) * group_block
+        last = min(groups, first + group_block)
+        group_size = column_tiles * row_tiles * tile_size
+        for i in range((last - first) * group_size):
+            sums[i] = 0
+        for n in range((end - begin + image_block - 1) // image_block):
+            n = begin + n * image_block
+            images = min(image_block, end - n)
+            for g in range(first, last):
+                for block in range((vectors + vector_block - 1) // vector_block):
+                    block = block * vector_block
+                    count = min(vector_block, vectors - block)
+                    for j in range(column_tiles):
+                        for i in range(row_tiles):
+                            masked_dot(
+                                <int>min(rows, rows_here - i * rows), <int>min(columns, L - j * columns), images, count,
+                                dy + n * table[18] + (g * M + m + i * rows) * plane + block * VL, plane, table[18],
+                                image + n * table[6] + g * table[7] + block * VL, table[6], offset + j * columns,
+                                tap + j * columns, masks + block * (taps + 1), taps,
+                                sums + (g - first) * group_size + (j * row_tiles + i) * tile_size, columns * VL,
+                            )
+        for g in range(first, last):
+            for j in range(column_tiles):
+                for i in range(rows_here):
+                    add_lanes(
+                        sums + (g - first) * group_size + j * row_tiles * tile_size + i * columns * VL,
+                        partial + ((chunk * groups + g) * M + m + i) * L + j * columns, min(columns, L - j * columns),
+                    )
+
+
+cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    cdef Py_ssize_t tiles = (size + largest - 1) // largest
+    return (size + tiles - 1) // tiles
+
+
+def run_weight_plan(
+    plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
+    int num_threads,
+):
+    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    cdef const Py_ssize_t[:, ::1] table = plan.table
+    cdef const uint16_t[:, ::1] masks = plan.masks
+    cdef Py_ssize_t N = table[0, 0], groups = table[0, 3], M = table[0, 4], L = table[0, 5], taps = table[1, 3]
+    cdef Py_ssize_t VL = panel_width(&dy[0, 0, 0, 0]) // 2, i, j, worker
+    cdef const Py_ssize_t[::1] blocks = blocking.weight_blocks(
+        N, groups, M, L, table[1, 5], DOT_ROWS, VL * sizeof(real)
+    )
+    cdef Py_ssize_t chunks = blocks[0]
+    cdef Py_ssize_t scratch_step = blocks[1] * (blocks[2] + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
+    cdef const Py_ssize_t[::1] offset = (
+        np.arange(L // taps)[:, None] * table[1, 2] + np.asarray(plan.offset)[None, :]
+    ).ravel()
+    cdef const Py_ssize_t[::1] tap = np.arange(L) % taps
+    dtype = np.float32 if real is float else np.float64
+    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
+    cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        masked_dots(
+            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0, 0], &offset[0], &tap[0], &masks[0, 0],
+            &blocks[0], &scratch[0], scratch_step, worker, num_threads,
+        )
+    if chunks > 1:
+        for j in range(out.shape[0]):
+            out[j] = partial[j]
+            for i in range(1, chunks):
+                out[j] += partial[i * out.shape[0] + j]
+
+
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
+    if plan.pads and any_nonfinite(out.reshape(-1)):  # a masked lane is a zero, which met what it must not
+        numpy_.conv2d_grad_weight(
+            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )

@@ -1,0 +1,105 @@
+"""Shifts and masks of the masked kernels, from shapes alone, shared by the twins.
+
+Pixel (p, q) of a plane of the result is element ``p W + q`` of a run of ``pixels``, W being the width of the image's
+rows; the run is cut into vectors. Tap t reads the image at ``offset[t]`` from there:
+
+    masks[vector, t]        lanes in which tap t lies inside the image and the pixel inside the result
+    masks[vector, taps]     lanes in which the pixel lies inside the result
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn_kernels import cpu
+from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums
+from fastcnn_kernels.conv2d.masked import blocking
+
+#: Vectors of the widest tile: masks are padded to a multiple of it.
+TILE_VECTORS = 4
+
+
+class Plan(NamedTuple):
+    """One call."""
+
+    table: np.ndarray  # rows: N, P, Q, groups, M, L; image, group and channel step of the source, taps, W, vectors;
+    #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long
+    offset: np.ndarray  # (taps,)
+    masks: np.ndarray  # (vectors, taps + 1) uint16
+    weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
+    pads: bool  # some tap of some pixel lies outside the image
+
+
+def _axis_inside(size, count, shifts):
+    """Whether position i + shift lies in an axis of `size`, (count, shifts)."""
+    position = np.arange(count)[:, None] + np.asarray(shifts)[None, :]
+    return (position >= 0) & (position < size)
+
+
+def _masks(source, output, row_shifts, column_shifts, VL):
+    """Lanes of each vector in which each tap lies inside the source, as bits; the last column is the output's own."""
+    (H, W), (P, Q) = source, output
+    inside = np.zeros((P, W, len(row_shifts) * len(column_shifts) + 1), bool)
+    rows, columns = _axis_inside(H, P, row_shifts), _axis_inside(W, Q, column_shifts)
+    inside[:, :Q, :-1] = (rows[:, None, :, None] & columns[None, :, None, :]).reshape(P, Q, -1)
+    inside[:, :Q, -1] = True
+    vectors = -(-((P - 1) * W + Q) // VL)
+    lanes = np.zeros((-(-vectors // TILE_VECTORS) * TILE_VECTORS * VL, inside.shape[-1]), bool)
+    pixels = min(P * W, len(lanes))
+    lanes[:pixels] = inside.reshape(P * W, -1)[:pixels]
+    bits = lanes.reshape(-1, VL, lanes.shape[-1]) * (1 << np.arange(VL))[None, :, None]
+    return bits.sum(1).astype(np.uint16), vectors, not inside[:, :Q].all()
+
+
+def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, VL):
+    (H, W), (P, Q), taps = source, output, len(row_shifts) * len(column_shifts)
+    masks, vectors, pads = _masks(source, output, row_shifts, column_shifts, VL)
+    table = np.zeros((4, 6), np.intp)
+    table[0] = N, P, Q, groups, M, channels * taps
+    table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
+    table[2, :2] = weight_steps
+    table[3, :3] = groups * M * P * Q, P * Q, Q == W
+    return Plan(table, offset_sums([shift * W for shift in row_shifts], column_shifts), masks, weight_offset, pads)
+
+
+@lru_cache(CACHED_PLANS)
+def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL):
+    """Plan of ``conv2d``, and of ``conv2d_grad_weight``; VL is the number of lanes of a vector."""
+    (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+    (dh, dw), (top, _, left, _) = dilation, padding
+    return _plan(
+        N, groups, K // groups, Cg, (H, W), (P, Q), [r * dh - top for r in range(R)], [s * dw - left for s in range(S)],
+        (Cg * R * S, K // groups * Cg * R * S), np.arange(Cg * R * S, dtype=np.intp), VL,
+    )  # fmt: skip
+
+
+@lru_cache(CACHED_PLANS)
+def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL):
+    """Plan of ``conv2d_grad_input``: the forward product with taps reversed and channels exchanged."""
+    (N, K, P, Q), (_, Cg, R, S), (H, W) = dy_shape, weight_shape, out_shape[2:]
+    (dh, dw), (top, _, left, _), Kg = dilation, padding, K // groups
+    return _plan(
+        N, groups, Cg, Kg, (P, Q), (H, W), [top - r * dh for r in range(R)], [left - s * dw for s in range(S)],
+        (R * S, Kg * Cg * R * S), offset_sums(np.arange(Kg) * Cg * R * S, np.arange(R * S)), VL,
+    )  # fmt: skip
+
+
+def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
+    """Decline layers whose planes are not one run, or on which another kernel is faster (limits in `blocking`)."""
+    if stride != (1, 1):
+        return f"stride {stride}: taps of neighbouring pixels are not neighbours"
+    source, result = (dy, out) if x is None else (x, out if dy is None else dy)
+    (H, W), (P, Q) = source.shape[2:], result.shape[2:]
+    if Q != W and (x is None or dy is not None or Q > W):
+        return f"rows of {W} and {Q} pixels: a plane is not one run"
+    if cpu.level() != "x86-64-v4":
+        return f"CPU level {cpu.level()}: no masked loads"
+    R, S = (out if weight is None else weight).shape[2:]
+    if P * W * R * S > blocking.MASKED_TAPS:
+        return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
+    if weight is None:
+        return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size)
+    K, Cg = weight.shape[:2]
+    M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
+    return blocking.declines_product(M, channels, R * S, groups)

@@ -1,0 +1,227 @@
+"""Masked convolution in Numba. Contract in ``conv2d``; shifts and masks in ``geometry``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
+start index stand for a C pointer.
+"""
+
+import numpy as np
+
+from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.masked import blocking, geometry
+from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_weights
+from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_micro import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    MR,
+    VECTOR_BYTES,
+    WIDE_ROWS,
+    add_lanes,
+    copy_run,
+    masked,
+    masked_dot,
+    panel_width,
+    zero_run,
+)
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+
+@compiled
+def store_rows(tile, tile_start, tile_width, rows, pixel, pixels, Q, width, out, out_start, m_step):
+    """Store pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
+    q = pixel % width
+    end = min(pixels, pixel + tile_width) - pixel
+    target = out_start + pixel // width * Q
+    j = 0
+    while j < end:
+        length = min(width - q, end - j)
+        for i in range(rows):
+            copy_run(out, target + i * m_step + q, tile, tile_start + i * tile_width + j, min(length, max(0, Q - q)))
+        j += length
+        target += Q
+        q = 0
+
+
+@threaded
+def masked_tiles(
+    image, a_packed, bias, has_bias, out, table, offset, masks, tile_block, scratch, tile_size, worker, workers
+):
+    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows)."""
+    N, P, Q, groups, M, L = table[0, 0], table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
+    channel_step, taps, width, m_step, dense = table[1, 2], table[1, 3], table[1, 4], table[3, 1], table[3, 2]
+    mr = panel_rows(M)
+    panels, vectors = (M + mr - 1) // mr, 4 if mr <= WIDE_ROWS else 2
+    tile_width, pixels = vectors * (panel_width(image) // 2), (P - 1) * width + Q
+    tiles = (pixels + tile_width - 1) // tile_width
+    blocks = (tiles + tile_block - 1) // tile_block
+    tasks = N * groups * blocks * panels
+    first = tasks * worker // workers
+    panel = first % panels
+    block = first // panels % blocks
+    g = first // (panels * blocks) % groups
+    n = first // (panels * blocks * groups)
+    tile = worker * tile_size
+    for _ in range(first, tasks * (worker + 1) // workers):
+        i = panel * mr
+        source = n * table[1, 0] + g * table[1, 1]
+        target = n * table[3, 0] + (g * M + i) * m_step
+        whole = dense != 0 and i + mr <= M
+        for step in range(block * tile_block, min(tiles, (block + 1) * tile_block)):
+            pixel = step * tile_width
+            if whole:
+                masked(
+                    mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
+                    offset, 0, masks, step * vectors * (taps + 1), bias, g * M + i, has_bias, out, target + pixel,
+                    m_step,
+                )  # fmt: skip
+            else:
+                masked(
+                    mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
+                    offset, 0, masks, step * vectors * (taps + 1), bias, g * M + i, has_bias, scratch, tile, tile_width,
+                )  # fmt: skip
+                store_rows(
+                    scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, m_step
+                )  # fmt: skip
+        panel += 1  # the next task, without dividing
+        if panel == panels:
+            panel = 0
+            block += 1
+        if block == blocks:
+            block = 0
+            g += 1
+        if g == groups:
+            g = 0
+            n += 1
+
+
+def run_plan(plan, image, weight, bias, out, num_threads):
+    """Allocate the workspace of a `geometry.Plan` and run it."""
+    (N, P, Q, groups, M, L), (_, _, _, taps, width, _) = plan.table[:2].tolist()
+    mr, lanes = panel_rows(M), VECTOR_BYTES // out.itemsize
+    panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, (4 if mr <= WIDE_ROWS else 2) * lanes
+    tile_block = blocking.tiles_per_task(
+        -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
+    )
+    a_packed = np.empty(groups * panels * mr * L, out.dtype)
+    tiles = np.empty(num_threads * tile_size, out.dtype)
+    pack_weights(num_threads, flat(weight), a_packed, plan.table, plan.weight_offset)
+    masked_tiles(
+        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
+        plan.table, plan.offset, plan.masks.reshape(-1), tile_block, tiles, tile_size,
+    )  # fmt: skip
+
+
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+    """Forward convolution."""
+    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    if plan.pads and any_nonfinite(flat(weight)):
+        numpy_.conv2d(
+            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return
+    run_plan(plan, x, weight, bias, out, num_threads)
+
+
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input."""
+    plan = geometry.grad_input(
+        dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
+    )
+    if plan.pads and any_nonfinite(flat(weight)):
+        numpy_.conv2d_grad_input(
+            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return
+    run_plan(plan, dy, weight, None, out, num_threads)
+
+
+@compiled
+def even_tile(size, largest):
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    tiles = (size + largest - 1) // largest
+    return (size + tiles - 1) // tiles
+
+
+@threaded
+def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, scratch_step, worker, workers):
+    """Do this worker's share of the tasks (block of groups, block of rows, chunk of images): partial[chunk, g, m, l].
+
+    `blocks`: chunks, groups and rows of a task, images and vectors of a visit.
+    """
+    N, groups, M, L, taps, vectors = table[0, 0], table[0, 3], table[0, 4], table[0, 5], table[1, 3], table[1, 5]
+    chunks, group_block, row_block, image_block, vector_block = blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
+    VL, plane = panel_width(dy) // 2, table[3, 1]
+    group_blocks = (groups + group_block - 1) // group_block
+    row_blocks, rows = (M + row_block - 1) // row_block, even_tile(row_block, DOT_ROWS)
+    columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
+    column_tiles, tile_size = (L + columns - 1) // columns, rows * columns * VL
+    tasks = group_blocks * row_blocks * chunks
+    sums = worker * scratch_step
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        chunk = task % chunks
+        begin = N * chunk // chunks
+        end = N * (chunk + 1) // chunks
+        m = task // chunks % row_blocks * row_block
+        rows_here = min(row_block, M - m)
+        row_tiles = (rows_here + rows - 1) // rows
+        first = task // (chunks * row_blocks) * group_block
+        last = min(groups, first + group_block)
+        group_size = column_tiles * row_tiles * tile_size
+        zero_run(scratch, sums, (last - first) * group_size)
+        for n in range(begin, end, image_block):
+            images = min(image_block, end - n)
+            for g in range(first, last):
+                for block in range(0, vectors, vector_block):
+                    count = min(vector_block, vectors - block)
+                    for j in range(column_tiles):
+                        for i in range(row_tiles):
+                            masked_dot(
+                                min(rows, rows_here - i * rows), min(columns, L - j * columns), images, count, dy,
+                                n * table[3, 0] + (g * M + m + i * rows) * plane + block * VL, plane, table[3, 0],
+                                image, n * table[1, 0] + g * table[1, 1] + block * VL, table[1, 0], offset, j * columns,
+                                tap, j * columns, masks, block * (taps + 1), taps, scratch,
+                                sums + (g - first) * group_size + (j * row_tiles + i) * tile_size, columns * VL,
+                            )  # fmt: skip
+        for g in range(first, last):
+            for j in range(column_tiles):
+                for i in range(rows_here):
+                    add_lanes(
+                        scratch, sums + (g - first) * group_size + j * row_tiles * tile_size + i * columns * VL,
+                        partial, ((chunk * groups + g) * M + m + i) * L + j * columns, min(columns, L - j * columns),
+                    )  # fmt: skip
+
+
+def run_weight_plan(plan, dy, x, out, num_threads):
+    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    (N, _, _, groups, M, L), (_, _, plane, taps, _, vectors) = plan.table[:2].tolist()
+    VL = VECTOR_BYTES // out.itemsize
+    blocks = blocking.weight_blocks(N, groups, M, L, vectors, DOT_ROWS, VECTOR_BYTES)
+    chunks, group_block, row_block = blocks[:3].tolist()
+    scratch_step = group_block * (row_block + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
+    offset = (np.arange(L // taps)[:, None] * plane + plan.offset).ravel()
+    tap = np.arange(L) % taps
+    scratch = np.empty(num_threads * scratch_step, out.dtype)
+    partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
+    masked_dots(
+        num_threads, flat(dy), flat(x), partial, plan.table, offset, tap, plan.masks.reshape(-1), blocks, scratch,
+        scratch_step,
+    )  # fmt: skip
+    if chunks > 1:
+        parts = partial.reshape(chunks, -1)
+        out[:] = parts[0]
+        for part in parts[1:]:
+            out += part
+
+
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
+    if plan.pads and any_nonfinite(out.reshape(-1)):  # a masked lane is a zero, which met what it must not
+        numpy_.conv2d_grad_weight(
+            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            num_threads=num_threads,
+        )  # fmt: skip
