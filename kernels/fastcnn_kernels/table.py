@@ -17,6 +17,7 @@ BACKENDS = {
         "fastcnn_kernels.gemm.cython_",
         "fastcnn_kernels.conv2d.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
+        "fastcnn_kernels.conv2d.masked.cython_",
     ),
     "numba": ("numba",),
     "numpy": (),
@@ -45,7 +46,10 @@ class Kernel:
     dtypes : tuple of str
         Names of the dtypes it takes.
     refuses : callable
-        Called with the op's keywords; returns ``""`` or the reason why this kernel declines them.
+        Called with the op's keywords; returns ``""`` or the reason why this kernel declines them, most often because
+        another one is faster.
+    cannot : callable
+        The part of `refuses` that is no matter of speed: what this kernel would get wrong.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Kernel:
     function: str
     dtypes: tuple[str, ...] = ("float32", "float64")
     refuses: Callable[..., str] = takes_everything
+    cannot: Callable[..., str] = takes_everything
 
     @property
     def load(self) -> Callable[..., None]:
@@ -74,24 +79,43 @@ def unavailable(backend: str) -> str:
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
-def _refusal(module: str) -> Callable[..., str]:
-    """The function ``refuses`` of a family's geometry, whose module is imported only when it is called."""
+def _refusal(module: str, function: str = "refuses") -> Callable[..., str]:
+    """A function of a family's geometry, whose module is imported only when it is called."""
 
     def refuses(**call: Any) -> str:
-        return _load(module, "refuses")(**call)
+        return _load(module, function)(**call)
 
     return refuses
 
 
+#: Kernels of the convolution ops in order of preference: name, folder, what they refuse, what they cannot do.
+_CONV2D = [
+    (
+        "masked",
+        "conv2d.masked",
+        _refusal("fastcnn_kernels.conv2d.masked.geometry"),
+        _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
+    ),
+    ("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), takes_everything),
+    ("", "conv2d", _refusal("fastcnn_kernels.conv2d.geometry"), takes_everything),
+]
+
+
 def _conv2d_rows(op: str) -> list[Kernel]:
-    """Rows of a convolution op: per backend first the direct kernel, which takes few channels, then the general one."""
-    direct = _refusal("fastcnn_kernels.conv2d.direct.geometry")
-    general = _refusal("fastcnn_kernels.conv2d.geometry")
-    rows = []
-    for backend in ("cython", "numba"):
-        module = f"fastcnn_kernels.conv2d.direct.{backend}_"
-        rows.append(Kernel(f"{op}_direct_{backend}", op, backend, module, op, refuses=direct))
-        rows.append(Kernel(f"{op}_{backend}", op, backend, f"fastcnn_kernels.conv2d.{backend}_", op, refuses=general))
+    """Rows of a convolution op."""
+    rows = [
+        Kernel(
+            "_".join(filter(None, (op, name, backend))),
+            op,
+            backend,
+            f"fastcnn_kernels.{folder}.{backend}_",
+            op,
+            refuses=refuses,
+            cannot=cannot,
+        )
+        for backend in ("cython", "numba")
+        for name, folder, refuses, cannot in _CONV2D
+    ]
     return [*rows, Kernel(f"{op}_numpy", op, "numpy", "fastcnn_kernels.conv2d.numpy_", op)]
 
 

@@ -23,10 +23,13 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    MR, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_rows, panel_rows, panel_width, real
+    MR, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_weights, panel_rows, panel_width,
+    put_steps, real, take_steps
 )
 
-from fastcnn_kernels.conv2d import blocking, geometry, numpy_
+from fastcnn_kernels.conv2d import blocking, geometry
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.gemm.blocking import packing_threads
 
 
 cdef void pad_planes(
@@ -56,11 +59,7 @@ cdef void pad_planes(
                 last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
                 for j in range(first):
                     target[b * width + j] = 0
-                if stride_w == 1:
-                    copy_run(target + first, source + first, last - first)
-                else:
-                    for j in range(first, last):
-                        target[b * width + j] = source[j * stride_w + b]
+                take_steps(target + b * width + first, source + first * stride_w + b, stride_w, last - first)
                 for j in range(last, width):
                     target[b * width + j] = 0
 
@@ -148,29 +147,7 @@ cdef void shifted_tile(
         for run in range(run_count):
             start = run_start[run]
             target = out + i * out_row_step + run_out[run]
-            if column_step == 1:
-                copy_run(target, tile + i * NR + start, run_start[run + 1] - start)
-            else:
-                for j in range(run_start[run + 1] - start):
-                    target[j * column_step] = tile[i * NR + start + j]
-
-
-cdef void pack_weights(
-    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
-    Py_ssize_t workers,
-) noexcept nogil:
-    """Pack this worker's share of the panels of all groups' weights."""
-    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
-    cdef const Py_ssize_t* weight_steps = table + 12
-    cdef int mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
-    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
-        g = task // row_panels
-        i = task % row_panels * mr
-        pack_rows(
-            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
-            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
-        )
+            put_steps(target, tile + i * NR + start, column_step, run_start[run + 1] - start)
 
 
 cdef void shifted_gemm(
@@ -246,10 +223,11 @@ def run_product(
     cdef real[::1] a_packed = np.empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
+    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     cdef Py_ssize_t worker
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, num_threads)
+    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
             &source[0], source.shape[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
@@ -286,28 +264,24 @@ def run_plan(plan, image, weight, bias, out, num_threads):
         run_product(product, source, weight.reshape(-1), bias, out.reshape(-1), num_threads)
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, x, weight, bias, out, num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, dy, weight, None, out, num_threads)
+    return True
 
 
 cdef void channels_last(
@@ -464,15 +438,12 @@ def run_weight_plan(
                 out[j] += partial[i * out.shape[0] + j]
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, dilation, groups)
     run_weight_plan(plan, dy, x, out.reshape(-1), groups, num_threads)
-    if plan.planes.pads and any_nonfinite(out.reshape(-1)):
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
+    return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
 
 
 cdef void sum_channels(

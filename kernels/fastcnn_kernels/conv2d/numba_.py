@@ -6,7 +6,9 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d import blocking, geometry, numpy_
+from fastcnn_kernels.conv2d import blocking, geometry
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     MR,
@@ -17,7 +19,9 @@ from fastcnn_kernels.gemm.numba_micro import (
     gather_steps,
     micro,
     panel_width,
+    put_steps,
     scatter_steps,
+    take_steps,
     zero_run,
 )
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -43,11 +47,8 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, wor
                 first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
                 last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
                 zero_run(planes, target + b * width, first)
-                if stride_w == 1:
-                    copy_run(planes, target + first, image, source + first, last - first)
-                else:
-                    start = source + first * stride_w + b
-                    copy_steps(planes, target + b * width + first, 1, image, start, stride_w, last - first)
+                start = source + first * stride_w + b
+                take_steps(planes, target + b * width + first, image, start, stride_w, last - first)
                 zero_run(planes, target + b * width + last, width - last)
 
 
@@ -145,10 +146,7 @@ def shifted_tile(
             start = runs[run_start + run]
             source = tile_start + i * NR + start
             target = out_start + i * out_row_step + runs[run_out + run]
-            if column_step == 1:
-                copy_run(out, target, tile, source, runs[run_start + run + 1] - start)
-            else:
-                copy_steps(out, target, column_step, tile, source, 1, runs[run_start + run + 1] - start)
+            put_steps(out, target, column_step, tile, source, runs[run_start + run + 1] - start)
 
 
 @threaded
@@ -228,7 +226,7 @@ def run_product(product, source, weight, bias, out, num_threads):
     a_packed = np.empty(groups * -(-M // mr) * mr * L, out.dtype)
     scratch = np.empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
-    pack_weights(num_threads, weight, a_packed, product.table, product.weight_offset)
+    pack_weights(packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset)
     shifted_gemm(
         num_threads, source, a_packed, a_packed if bias is None else bias, bias is not None, out, product.out_start,
         product.table, product.source_offset, scratch, scratch_step, runs, JB,
@@ -266,28 +264,24 @@ def run_plan(plan, image, weight, bias, out, num_threads):
         run_product(product, source, flat(weight), None if bias is None else flat(bias), flat(out), num_threads)
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, x, weight, bias, out, num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, dy, weight, None, out, num_threads)
+    return True
 
 
 @threaded
@@ -414,15 +408,12 @@ def run_weight_plan(plan, dy, x, out, groups, num_threads):
             out += part
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, dilation, groups)
     run_weight_plan(plan, dy, x, out.reshape(-1), groups, num_threads)
-    if plan.planes.pads and any_nonfinite(out.reshape(-1)):
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
+    return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
 
 
 @compiled

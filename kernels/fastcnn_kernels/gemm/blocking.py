@@ -17,3 +17,12 @@ def matmul_blocks(mr: int, NR: int, L: int, itemsize: int) -> tuple[int, int, in
     """Rows of A, columns of B and length of the sum per task."""
     panel_bytes = min(L, L_BLOCK) * NR * itemsize
     return mr * PANELS_OF_A, NR * max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // panel_bytes)), L_BLOCK
+
+
+#: Fewer elements are packed by one thread: it takes about as long as waking the others (2 us, Numba 4).
+PARALLEL_PACKING = 1 << 14
+
+
+def packing_threads(elements: int, num_threads: int) -> int:
+    """Threads that pack so many elements."""
+    return num_threads if elements >= PARALLEL_PACKING else 1

@@ -159,9 +159,10 @@ def matmul(
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
     cdef real[::1] a_packed = np.empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
+    cdef int packers = blocking.packing_threads(ZA * M * L, num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, L, transpose_a, worker, num_threads)
+    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, L, transpose_a, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
             &a_packed[0], &b[0, 0, 0], bias_start, &out[0, 0, 0], &scratch[0], scratch_step, Z, ZA, ZB, M, N, L,

@@ -59,6 +59,7 @@
 
 #define REAL float
 #define BITS uint32_t
+#define SIGNED int32_t
 #define EXPONENT 0x7f800000u
 #define NAME(x) x##_f32
 #define MASKED_LOAD _mm512_maskz_loadu_ps
@@ -68,11 +69,13 @@
 #undef MASKED_STORE
 #undef REAL
 #undef BITS
+#undef SIGNED
 #undef EXPONENT
 #undef NAME
 
 #define REAL double
 #define BITS uint64_t
+#define SIGNED int64_t
 #define EXPONENT 0x7ff0000000000000u
 #define NAME(x) x##_f64
 #define MASKED_LOAD _mm512_maskz_loadu_pd
@@ -82,6 +85,7 @@
 #undef MASKED_STORE
 #undef REAL
 #undef BITS
+#undef SIGNED
 #undef EXPONENT
 #undef NAME
 #endif

@@ -17,6 +17,10 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void copy_panel_row_f64(double* target, const double* source)
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
     void copy_run_f64(double* target, const double* source, Py_ssize_t n)
+    void take_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
+    void take_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
+    void put_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
+    void put_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
@@ -97,6 +101,20 @@ cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexce
         copy_run_f64(target, source, n)
 
 
+cdef inline void take_steps(real* target, const real* source, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        take_steps_f32(target, source, step, n)
+    else:
+        take_steps_f64(target, source, step, n)
+
+
+cdef inline void put_steps(real* target, const real* source, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        put_steps_f32(target, source, step, n)
+    else:
+        put_steps_f64(target, source, step, n)
+
+
 cdef inline bint has_nonfinite(const real* x, Py_ssize_t n) noexcept nogil:
     if real is float:
         return has_nonfinite_f32(x, n)
@@ -175,3 +193,39 @@ cdef inline void pack_rows(
             else:
                 for l in range(block * 64, min(L, block * 64 + 64)):
                     packed[l * mr + i] = 0
+
+
+cdef inline void pack_weights(
+    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """Pack this worker's share of the panels of all groups' weights, [group][panel][L][mr]."""
+    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
+    cdef const Py_ssize_t* weight_steps = table + 12
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
+    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
+        g = task // row_panels
+        i = task % row_panels * mr
+        pack_rows(
+            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
+            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
+        )
+
+
+cdef inline void store_tile(
+    const real* tile, Py_ssize_t tile_width, Py_ssize_t rows, Py_ssize_t pixel, Py_ssize_t pixels, Py_ssize_t Q,
+    Py_ssize_t width, real* out, Py_ssize_t row_step, Py_ssize_t column_step, Py_ssize_t m_step,
+) noexcept nogil:
+    """Store flattened pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
+    cdef Py_ssize_t i, length, q = pixel % width, end = min(pixels, pixel + tile_width) - pixel, j = 0
+    out += pixel // width * row_step
+    while j < end:
+        length = min(width - q, end - j)
+        for i in range(rows):
+            put_steps(
+                out + i * m_step + q * column_step, tile + i * tile_width + j, column_step, min(length, Q - q)
+            )
+        j += length
+        out += row_step
+        q = 0

@@ -3,7 +3,10 @@
 #if defined(__GNUC__)
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL NAME(mem) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias)); /* unaligned */
+typedef SIGNED NAME(index) __attribute__((vector_size(VECTOR_BYTES)));
 #define VL (VECTOR_BYTES / (int)sizeof(REAL))
+/* Mask of the first n lanes, of none if n < 0 and of all if n > VL. */
+#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
 
 INLINE NAME(vec) NAME(load)(const REAL *p) { return *(const NAME(mem) *)p; }
 INLINE void NAME(store)(REAL *p, NAME(vec) v) { *(NAME(mem) *)p = v; }
@@ -52,16 +55,63 @@ INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) {
     NAME(store)(target + VL, v1);
 }
 
+/* A vector of which only the lanes in the mask are read, or written. */
+INLINE NAME(vec) NAME(load_masked)(uint16_t mask, const REAL *p) {
+#if defined(__AVX512F__)
+    return (NAME(vec))MASKED_LOAD(mask, p);
+#else
+    NAME(vec) v = {0};
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) v[j] = p[j];
+    return v;
+#endif
+}
+INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
+#if defined(__AVX512F__)
+    MASKED_STORE(p, mask, v);
+#else
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) p[j] = v[j];
+#endif
+}
+
 /* Copy n elements; short runs with a mask, where the level has masks: a call of memcpy costs more than they do. */
 INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
     for (; n >= VL; n -= VL, target += VL, source += VL) NAME(store)(target, NAME(load)(source));
 #if defined(__AVX512F__)
-    if (n > 0) {
-        __mmask16 mask = (__mmask16)((1u << (n * (int)sizeof(REAL) / 4)) - 1);
-        _mm512_mask_storeu_epi32(target, mask, _mm512_maskz_loadu_epi32(mask, source));
-    }
+    if (n > 0) NAME(store_masked)(FIRST(n), target, NAME(load_masked)(FIRST(n), source));
 #else
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
+#endif
+}
+
+/* target[j] = source[2 j] for j < n. */
+INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
+#if defined(__AVX512F__)
+    NAME(index) even;
+    UNROLL for (int j = 0; j < VL; j++) even[j] = 2 * j;
+    for (; n > 0; n -= VL, target += VL, source += 2 * VL) {
+        const ptrdiff_t rest = 2 * n - 1; /* elements to read */
+        const NAME(vec) low = NAME(load_masked)(FIRST(rest), source);
+        const NAME(vec) high = NAME(load_masked)(FIRST(rest - VL), source + VL);
+        NAME(store_masked)(FIRST(n), target, __builtin_shuffle(low, high, even));
+    }
+#else
+    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[2 * j];
+#endif
+}
+
+/* target[2 j] = source[j] for j < n; what lies between stays. */
+INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
+#if defined(__AVX512F__)
+    NAME(index) twice;
+    UNROLL for (int j = 0; j < VL; j++) twice[j] = j / 2;
+    for (; n > 0; n -= VL / 2, target += VL, source += VL / 2) {
+        const NAME(vec) value = NAME(load_masked)(FIRST(n < VL / 2 ? n : VL / 2), source);
+        NAME(store_masked)(FIRST(2 * n) & 0x5555, target, __builtin_shuffle(value, twice));
+    }
+#else
+    for (ptrdiff_t j = 0; j < n; j++) target[2 * j] = source[j];
 #endif
 }
 
@@ -86,26 +136,6 @@ static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source,
 #define CASE(n) case n: NAME(direct_rows)(n, n <= WIDE_ROWS ? 4 : 2, L, a, source, offset, bias, tile); break;
     switch (mr) { ROW_COUNTS(CASE) }
 #undef CASE
-}
-
-/* A vector of which only the lanes in the mask are read, or written. */
-INLINE NAME(vec) NAME(load_masked)(uint16_t mask, const REAL *p) {
-#if defined(__AVX512F__)
-    return (NAME(vec))MASKED_LOAD(mask, p);
-#else
-    NAME(vec) v = {0};
-    for (int j = 0; j < VL; j++)
-        if (mask >> j & 1) v[j] = p[j];
-    return v;
-#endif
-}
-INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
-#if defined(__AVX512F__)
-    MASKED_STORE(p, mask, v);
-#else
-    for (int j = 0; j < VL; j++)
-        if (mask >> j & 1) p[j] = v[j];
-#endif
 }
 
 /* c[mr, vectors * VL] = bias + sum over channels and taps of a source, read where it lies: vector j of tap t at
@@ -225,6 +255,7 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #undef SIX
 #undef ROW_COUNTS
 #undef VL
+#undef FIRST
 #else
 static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
     const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
@@ -239,6 +270,12 @@ INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) { memcpy(targ
 
 INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
+}
+INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
+    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[2 * j];
+}
+INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
+    for (ptrdiff_t j = 0; j < n; j++) target[2 * j] = source[j];
 }
 
 static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
@@ -298,6 +335,26 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
     }
 }
 #endif
+
+/* target[j] = source[j * step], and target[j * step] = source[j], for j < n. */
+INLINE void NAME(take_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
+    if (step == 1) {
+        NAME(copy_run)(target, source, n);
+    } else if (step == 2) {
+        NAME(take_even)(target, source, n);
+    } else {
+        for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j * step];
+    }
+}
+INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
+    if (step == 1) {
+        NAME(copy_run)(target, source, n);
+    } else if (step == 2) {
+        NAME(put_even)(target, source, n);
+    } else {
+        for (ptrdiff_t j = 0; j < n; j++) target[j * step] = source[j];
+    }
+}
 
 /* 1 if any of n values is NaN or infinite: its exponent bits are all ones. */
 static int NAME(has_nonfinite)(const REAL *x, ptrdiff_t n) {

@@ -147,7 +147,7 @@ def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
     a_packed = np.empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
     scratch = np.empty(num_threads * scratch_step, out.dtype)
-    pack_panels(num_threads, flat(a), a_packed, a.shape[0], M, L, transpose_a)
+    pack_panels(blocking.packing_threads(a.size, num_threads), flat(a), a_packed, a.shape[0], M, L, transpose_a)
     multiply_blocks(
         num_threads, a_packed, flat(b), a_packed if bias is None else flat(bias), bias is not None, flat(out), scratch,
         scratch_step, Z, a.shape[0], b.shape[0], M, N, L, transpose_b, I_BLOCK, J_BLOCK, L_BLOCK,

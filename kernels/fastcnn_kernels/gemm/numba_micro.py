@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.cpu import level
+from fastcnn_kernels.numba_support import compiled
 
 #: CPU level -> bytes of a vector, rows of the register tile (as in micro.h), fused multiply-add.
 VECTOR_BYTES, MR, FMA = {
@@ -248,14 +249,16 @@ def _emit_masked(
 
 
 def _emit_masked_dot(
-    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums,
-    sums_step,
+    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps,
+    sums, sums_step,
 ):  # fmt: skip
     """`masked_dot` for one tile: rows x columns vector sums."""
     intp, VL = taps.type, vector_type.count
     tiles = [(i, j) for j in range(columns) for i in range(rows)]
     places = [builder.add(builder.mul(sums_step, intp(i)), intp(j * VL)) for i, j in tiles]
-    starts, column_taps = ([builder.load(builder.gep(each, [intp(j)])) for j in range(columns)] for each in (offset, tap))
+    starts, column_taps = (
+        [builder.load(builder.gep(each, [intp(j)])) for j in range(columns)] for each in (offset, tap)
+    )
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
 
     def over_images(image, totals):
@@ -266,7 +269,9 @@ def _emit_masked_dot(
             pixel = builder.mul(vector, intp(VL))
             mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(1)))])
             inside = _lane_mask(builder, mask, taps, vector_type)
-            left = [_load_masked(builder, a_plane, vector_type, builder.add(start, pixel), inside) for start in a_starts]
+            left = [
+                _load_masked(builder, a_plane, vector_type, builder.add(start, pixel), inside) for start in a_starts
+            ]
             results = []
             for (i, j), total in zip(tiles, totals, strict=True):
                 if i == 0:
@@ -383,11 +388,11 @@ _alive: list = []  # the machine code behind the symbols
 @cache
 def _machine_code(function, *argument_types):
     """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
-    compiled = cfunc(types.void(*argument_types))(function)
+    code = cfunc(types.void(*argument_types))(function)
     dtype = next(kind.dtype for kind in argument_types if isinstance(getattr(kind, "dtype", None), types.Float))
     symbol = f"fastcnn{function.__name__}_{dtype}"
-    binding.add_symbol(symbol, compiled.address)
-    _alive.append(compiled)
+    binding.add_symbol(symbol, code.address)
+    _alive.append(code)
     return symbol
 
 
@@ -545,19 +550,102 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
             _store(builder, _load(builder, source, vector_type, offset), target, offset)
         copied = builder.mul(vectors, count.type(VL))
         rest = builder.trunc(builder.sub(count, copied), int32)
-        lanes = ir.Constant(ir.VectorType(int32, VL), list(range(VL)))
-        one = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), rest, int32(0))
-        every = builder.shuffle_vector(one, one, ir.Constant(lanes.type, [0] * VL))
-        mask = builder.icmp_signed("<", lanes, every)
-        source, target = (
-            builder.bitcast(builder.gep(pointer, [copied]), vector_type.as_pointer()) for pointer in (source, target)
-        )
-        with builder.if_then(builder.icmp_signed(">", rest, int32(0))):
-            value = _masked(builder, "load", vector_type, [source, int32(1), mask, ir.Constant(vector_type, None)])
-            _masked(builder, "store", ir.VoidType(), [value, target, int32(1), mask])
+        with builder.if_then(builder.icmp_signed(">", rest, rest.type(0))):
+            mask = _first_lanes(builder, rest, vector_type)
+            _store_masked(builder, _load_masked(builder, source, vector_type, copied, mask), target, copied, mask)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _first_lanes(builder, count, vector_type):
+    """Mask of the first `count` lanes, of none if that is negative and of all if it is more than there are."""
+    lanes = ir.Constant(ir.VectorType(count.type, vector_type.count), list(range(vector_type.count)))
+    one = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), count, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
+    return builder.icmp_signed("<", lanes, builder.shuffle_vector(one, one, zeros))
+
+
+@intrinsic
+def take_even(typing_context, target, target_start, source, source_start, count):
+    """``target[target_start + j] = source[source_start + 2 * j]`` for j < count."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type, intp = _vector_type(context, signature.args[0]), count.type
+        VL = vector_type.count
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        source = _pointer(context, builder, signature.args[2], source, source_start)
+        even = ir.Constant(ir.VectorType(ir.IntType(32), VL), list(range(0, 2 * VL, 2)))
+        int32 = ir.IntType(32)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            rest, start = builder.sub(count, done), builder.mul(done, intp(2))
+            unread = builder.trunc(builder.sub(builder.mul(rest, intp(2)), intp(1)), int32)
+            halves = [
+                _load_masked(
+                    builder, source, vector_type, builder.add(start, intp(first)),
+                    _first_lanes(builder, builder.sub(unread, int32(first)), vector_type),
+                )
+                for first in (0, VL)
+            ]  # fmt: skip
+            mask = _first_lanes(builder, builder.trunc(rest, int32), vector_type)
+            _store_masked(builder, builder.shuffle_vector(*halves, even), target, done, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def put_even(typing_context, target, target_start, source, source_start, count):
+    """``target[target_start + 2 * j] = source[source_start + j]`` for j < count; what lies between stays."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type, intp = _vector_type(context, signature.args[0]), count.type
+        VL, int32 = vector_type.count, ir.IntType(32)
+        target = _pointer(context, builder, signature.args[0], target, target_start)
+        source = _pointer(context, builder, signature.args[2], source, source_start)
+        twice = ir.Constant(ir.VectorType(int32, VL), [j // 2 for j in range(VL)])
+        evens = ir.Constant(ir.VectorType(ir.IntType(1), VL), [1 - j % 2 for j in range(VL)])
+        half = intp(VL // 2)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL // 2 - 1)), half)) as loop:
+            done = builder.mul(loop.index, half)
+            rest = builder.trunc(builder.sub(count, done), int32)
+            lower = ir.Constant(ir.VectorType(ir.IntType(1), VL), [int(j < VL // 2) for j in range(VL)])
+            mask = builder.and_(_first_lanes(builder, rest, vector_type), lower)
+            value = _load_masked(builder, source, vector_type, done, mask)
+            spread = builder.and_(_first_lanes(builder, builder.mul(rest, int32(2)), vector_type), evens)
+            _store_masked(
+                builder, builder.shuffle_vector(value, value, twice), target, builder.mul(done, intp(2)), spread
+            )
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def take_steps(target, target_start, source, source_start, step, count):
+    """``target[target_start + j] = source[source_start + j * step]`` for j < count."""
+    if step == 1:
+        copy_run(target, target_start, source, source_start, count)
+    elif step == 2 and VECTOR_BYTES == 64:  # below AVX-512 masks cost more than the loop
+        take_even(target, target_start, source, source_start, count)
+    else:
+        copy_steps(target, target_start, 1, source, source_start, step, count)
+
+
+@compiled
+def put_steps(target, target_start, step, source, source_start, count):
+    """``target[target_start + j * step] = source[source_start + j]`` for j < count."""
+    if step == 1:
+        copy_run(target, target_start, source, source_start, count)
+    elif step == 2 and VECTOR_BYTES == 64:
+        put_even(target, target_start, source, source_start, count)
+    else:
+        copy_steps(target, target_start, step, source, source_start, 1, count)
 
 
 @intrinsic

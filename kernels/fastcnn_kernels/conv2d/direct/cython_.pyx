@@ -22,23 +22,28 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, copy_run, direct, dot, pack_rows,
-    panel_rows, panel_width, real
+    panel_rows, panel_width, real, store_tile, take_steps
 )
 
-from fastcnn_kernels.conv2d import numpy_
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
+from fastcnn_kernels.conv2d.handover import to_numpy_row
 
 
 cdef void pad_block(
     const real* image, real* planes, Py_ssize_t channels, const Py_ssize_t* table, const Py_ssize_t* phases,
-    Py_ssize_t F, Py_ssize_t p,
+    Py_ssize_t F, Py_ssize_t p, bint clear,
 ) noexcept nogil:
-    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels."""
+    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels.
+
+    The padding is written if `clear`: blocks at the same rows of their images have it at the same places.
+    """
     cdef Py_ssize_t H = table[4], W = table[5], top = table[6], left = table[7], sh = table[8], sw = table[9]
-    cdef Py_ssize_t rows = table[10], width = table[11], c, f, i, j, h, b, first, last
-    cdef const real* source
+    cdef Py_ssize_t rows = table[10], width = table[11], c, f, i, h, b, first, last
     cdef real* target = planes
+    if clear:
+        for i in range(channels * F * rows * width):
+            planes[i] = 0
     for c in range(channels):
         for f in range(F):
             b = phases[2 * f + 1]
@@ -47,45 +52,9 @@ cdef void pad_block(
             last = min(width, max(first, (W + left - b + sw - 1) // sw))
             for i in range(rows):
                 h = (p + i) * sh + phases[2 * f] - top
-                if h < 0 or h >= H:
-                    for j in range(width):
-                        target[j] = 0
-                else:
-                    source = image + (c * H + h) * W + b - left
-                    for j in range(first):
-                        target[j] = 0
-                    if sw == 1:
-                        copy_run(target + first, source + first, last - first)
-                    else:
-                        for j in range(first, last):
-                            target[j] = source[j * sw]
-                    for j in range(last, width):
-                        target[j] = 0
+                if 0 <= h < H:
+                    take_steps(target + first, image + (c * H + h) * W + first * sw + b - left, sw, last - first)
                 target += width
-
-
-cdef void store_tile(
-    const real* tile, Py_ssize_t tile_width, Py_ssize_t rows, Py_ssize_t pixel, Py_ssize_t pixels, Py_ssize_t Q,
-    Py_ssize_t width, real* out, Py_ssize_t row_step, Py_ssize_t column_step, Py_ssize_t m_step,
-) noexcept nogil:
-    """Store flattened pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
-    cdef Py_ssize_t i, j, position, p, q, length, end = min(pixels, pixel + tile_width)
-    cdef const real* source
-    cdef real* target
-    position = pixel
-    while position < end:
-        p = position // width
-        q = position - p * width
-        length = max(0, min(Q - q, end - position))
-        for i in range(rows):
-            source = tile + i * tile_width + position - pixel
-            target = out + i * m_step + p * row_step + q * column_step
-            if column_step == 1:
-                copy_run(target, source, length)
-            else:
-                for j in range(length):
-                    target[j * column_step] = source[j]
-        position = (p + 1) * width
 
 
 cdef void direct_product(
@@ -136,7 +105,7 @@ cdef void direct_blocks(
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
-    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, a_size
+    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, a_size, cleared = -1
     cdef int mr = panel_rows(M)
     cdef const Py_ssize_t* product
     cdef real* tile = scratch + worker * scratch_step
@@ -145,7 +114,8 @@ cdef void direct_blocks(
         n = task // (groups * blocks)
         g = task // blocks % groups
         p = task % blocks * PB
-        pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p)
+        pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
+        cleared = p
         for k in range(product_count):
             product = products + 10 * k
             if p >= product[0]:
@@ -189,28 +159,24 @@ def run_plan(
         )
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
+    return True
 
 
 cdef void widen_rows(
@@ -241,6 +207,7 @@ cdef void dot_blocks(
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
     cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], P = product[0], Q = product[1]
     cdef Py_ssize_t task, chunk, g, n, p, block, i, j, rows, columns, row_tile, column_tile, row_tiles, column_tiles
+    cdef Py_ssize_t cleared = -1
     cdef real* dy_rows = scratch + worker * scratch_step
     cdef real* planes = dy_rows + M * rows_step
     cdef real* sums
@@ -258,7 +225,8 @@ cdef void dot_blocks(
         for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
             n = block // blocks
             p = block % blocks * PB
-            pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p)
+            pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
+            cleared = p
             widen_rows(dy + (n * groups + g) * M * P * Q, dy_rows, M, P, Q, width, p, PB, rows_step)
             for row_tile in range(row_tiles):
                 i = row_tile * rows
@@ -297,12 +265,9 @@ def run_weight_plan(
                 out[j] += partial[i * out.shape[0] + j]
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    if any_nonfinite(out.reshape(-1)):  # zeros past Q and of the padding met what they must not
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
+    return not any_nonfinite(out.reshape(-1))  # zeros past Q and of the padding met what they must not

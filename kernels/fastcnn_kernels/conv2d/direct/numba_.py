@@ -6,8 +6,8 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d import numpy_
 from fastcnn_kernels.conv2d.direct import blocking, geometry
+from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_rows
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
@@ -18,22 +18,28 @@ from fastcnn_kernels.gemm.numba_micro import (
     VECTOR_BYTES,
     WIDE_ROWS,
     copy_run,
-    copy_steps,
     direct,
     dot,
     panel_width,
+    put_steps,
+    take_steps,
     zero_run,
 )
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
 @compiled
-def pad_block(image, image_start, planes, planes_start, channels, table, phases, p):
-    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels."""
+def pad_block(image, image_start, planes, planes_start, channels, table, phases, p, clear):
+    """Copy the image rows behind output rows [p, p + PB) into the planes of `channels` channels.
+
+    The padding is written if `clear`: blocks at the same rows of their images have it at the same places.
+    """
     H, W, top, left, sh, sw, rows, width = (
         table[4], table[5], table[6], table[7], table[8], table[9], table[10], table[11],
     )  # fmt: skip
     target = planes_start
+    if clear:
+        zero_run(planes, target, channels * phases.shape[0] * rows * width)
     for c in range(channels):
         for f in range(phases.shape[0]):
             b = phases[f, 1]
@@ -42,16 +48,9 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
             last = min(width, max(first, (W + left - b + sw - 1) // sw))
             for i in range(rows):
                 h = (p + i) * sh + phases[f, 0] - top
-                if h < 0 or h >= H:
-                    zero_run(planes, target, width)
-                else:
-                    source = image_start + (c * H + h) * W + b - left
-                    zero_run(planes, target, first)
-                    if sw == 1:
-                        copy_run(planes, target + first, image, source + first, last - first)
-                    else:
-                        copy_steps(planes, target + first, 1, image, source + first * sw, sw, last - first)
-                    zero_run(planes, target + last, width - last)
+                if 0 <= h < H:
+                    source = image_start + (c * H + h) * W + first * sw + b - left
+                    take_steps(planes, target + first, image, source, sw, last - first)
                 target += width
 
 
@@ -60,20 +59,20 @@ def store_tile(
     tile, tile_start, tile_width, rows, pixel, pixels, Q, width, out, out_start, row_step, column_step, m_step
 ):
     """Store flattened pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
-    end = min(pixels, pixel + tile_width)
-    position = pixel
-    while position < end:
-        p = position // width
-        q = position - p * width
-        length = max(0, min(Q - q, end - position))
+    q = pixel % width
+    end = min(pixels, pixel + tile_width) - pixel
+    target = out_start + pixel // width * row_step
+    j = 0
+    while j < end:
+        length = min(width - q, end - j)
         for i in range(rows):
-            source = tile_start + i * tile_width + position - pixel
-            target = out_start + i * m_step + p * row_step + q * column_step
-            if column_step == 1:
-                copy_run(out, target, tile, source, length)
-            else:
-                copy_steps(out, target, column_step, tile, source, 1, length)
-        position = (p + 1) * width
+            put_steps(
+                out, target + i * m_step + q * column_step, column_step, tile, tile_start + i * tile_width + j,
+                min(length, Q - q),
+            )  # fmt: skip
+        j += length
+        target += row_step
+        q = 0
 
 
 @compiled
@@ -128,12 +127,14 @@ def direct_blocks(
     width, PB, blocks = table[11], table[12], table[13]
     mr = panel_rows(M)
     tile = worker * scratch_step
+    cleared = -1
     planes = tile + MR * 4 * panel_width(image)
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         n = task // (groups * blocks)
         g = task // blocks % groups
         p = task % blocks * PB
-        pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p)
+        pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared)
+        cleared = p
         for k in range(products.shape[0]):
             product = products[k]
             if p >= product[0]:
@@ -164,28 +165,24 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     )  # fmt: skip
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, x, weight, bias, out, num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, dy, weight, None, out, num_threads)
+    return True
 
 
 @compiled
@@ -210,6 +207,7 @@ def dot_blocks(
     N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
     width, PB, blocks, P, Q, L = table[11], table[12], table[13], product[0], product[1], offset.size
     dy_rows = worker * scratch_step
+    cleared = -1
     planes = dy_rows + M * rows_step
     row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
     rows = (M + row_tiles - 1) // row_tiles
@@ -225,7 +223,10 @@ def dot_blocks(
         for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
             n = block // blocks
             p = block % blocks * PB
-            pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p)
+            pad_block(
+                image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared
+            )
+            cleared = p
             widen_rows(dy, (n * groups + g) * M * P * Q, scratch, dy_rows, M, P, Q, width, p, PB, rows_step)
             for row_tile in range(row_tiles):
                 i = row_tile * rows
@@ -258,12 +259,9 @@ def run_weight_plan(plan, dy, x, out, num_threads):
             out += part
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    if any_nonfinite(out.reshape(-1)):  # zeros past Q and of the padding met what they must not
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
+    return not any_nonfinite(out.reshape(-1))  # zeros past Q and of the padding met what they must not

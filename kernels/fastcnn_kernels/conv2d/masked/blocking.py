@@ -34,7 +34,7 @@ L1_BYTES_FOR_SUMS = 16 * 1024
 
 @cache
 def weight_blocks(N, groups, M, L, vectors, tile_rows, vector_bytes):
-    """Chunks of the sum over the images; groups and rows of a task; images and vectors of a visit, for `masked_dots`."""
+    """For `masked_dots`: chunks of the sum over images; groups and rows of a task; images and vectors of a visit."""
     row_tiles = -(-M // tile_rows)
     row_blocks = max(1, min(row_tiles, WEIGHT_TASKS // groups))
     rows = min(M, -(-row_tiles // row_blocks) * tile_rows)
@@ -53,7 +53,7 @@ SHORT_LENGTH = 64
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
 
 
-def declines_product(M: int, channels: int, taps: int, groups: int) -> str:
+def declines_product(M: int, channels: int, taps: int) -> str:
     """Why another product is the faster one, or ""."""
     if M <= FEW_ROWS_OF_A_TILE and channels > FEW_PLANES and taps > 1:
         return f"{M} rows over {channels} planes of several taps: a copy of the image pays"

@@ -19,47 +19,14 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, copy_run, masked, masked_dot, pack_rows,
-    panel_rows, panel_width, real
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, masked, masked_dot, pack_weights, panel_rows,
+    panel_width, real, store_tile
 )
 
-from fastcnn_kernels.conv2d import numpy_
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.masked import blocking, geometry
-
-
-cdef void pack_weights(
-    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
-    Py_ssize_t workers,
-) noexcept nogil:
-    """Pack this worker's share of the panels of all groups' weights."""
-    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
-    cdef const Py_ssize_t* weight_steps = table + 12
-    cdef int mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
-    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
-        g = task // row_panels
-        i = task % row_panels * mr
-        pack_rows(
-            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
-            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
-        )
-
-
-cdef void store_rows(
-    const real* tile, Py_ssize_t tile_width, Py_ssize_t rows, Py_ssize_t pixel, Py_ssize_t pixels, Py_ssize_t Q,
-    Py_ssize_t width, real* out, Py_ssize_t m_step,
-) noexcept nogil:
-    """Store pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
-    cdef Py_ssize_t i, length, q = pixel % width, end = min(pixels, pixel + tile_width) - pixel, j = 0
-    out += pixel // width * Q
-    while j < end:
-        length = min(width - q, end - j)
-        for i in range(rows):
-            copy_run(out + i * m_step + q, tile + i * tile_width + j, min(length, max(0, Q - q)))
-        j += length
-        out += Q
-        q = 0
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.gemm.blocking import packing_threads
 
 
 cdef void masked_tiles(
@@ -96,7 +63,7 @@ cdef void masked_tiles(
                 target + pixel if whole else tile, m_step if whole else tile_width,
             )
             if not whole:
-                store_rows(tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, target, m_step)
+                store_tile(tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, target, Q, 1, m_step)
         panel += 1  # the next task, without dividing
         if panel == panels:
             panel = 0
@@ -128,9 +95,10 @@ def run_plan(
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] a_packed = np.empty(groups * panels * mr * L, dtype)
     cdef real[::1] tiles = np.empty(num_threads * tile_size, dtype)
+    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, num_threads)
+    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         masked_tiles(
             &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0, 0], &offset[0], &masks[0, 0],
@@ -138,28 +106,24 @@ def run_plan(
         )
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
     if plan.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
     if plan.pads and any_nonfinite(weight.reshape(-1)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
-        return
+        return False
     run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
+    return True
 
 
 def vector_lanes(itemsize):
@@ -262,12 +226,9 @@ def run_weight_plan(
                 out[j] += partial[i * out.shape[0] + j]
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, vector_lanes(out.itemsize))
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    if plan.pads and any_nonfinite(out.reshape(-1)):  # a masked lane is a zero, which met what it must not
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )
+    return not (plan.pads and any_nonfinite(out.reshape(-1)))  # a masked lane is a zero, which met what it must not

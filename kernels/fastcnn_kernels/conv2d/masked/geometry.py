@@ -85,16 +85,25 @@ def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL)
     )  # fmt: skip
 
 
-def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
-    """Decline layers whose planes are not one run, or on which another kernel is faster (limits in `blocking`)."""
+def cannot(*, out, stride, x=None, weight=None, dy=None, **_):
+    """Say why the planes of a layer are not one run each, or ""."""
     if stride != (1, 1):
         return f"stride {stride}: taps of neighbouring pixels are not neighbours"
     source, result = (dy, out) if x is None else (x, out if dy is None else dy)
-    (H, W), (P, Q) = source.shape[2:], result.shape[2:]
-    if Q != W and (x is None or dy is not None or Q > W):
-        return f"rows of {W} and {Q} pixels: a plane is not one run"
+    W, Q = source.shape[3], result.shape[3]
+    if Q > W or (Q < W and weight is None) or (Q < W and x is None):
+        return f"rows of {W} pixels against {Q}: a plane is not one run"
+    return ""
+
+
+def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
+    """Decline what the kernels cannot do, and layers on which others are faster (limits in `blocking`)."""
+    if reason := cannot(out=out, stride=stride, x=x, weight=weight, dy=dy):
+        return reason
     if cpu.level() != "x86-64-v4":
         return f"CPU level {cpu.level()}: no masked loads"
+    P = (out if dy is None or x is None else dy).shape[2]
+    W = (dy if x is None else x).shape[3]
     R, S = (out if weight is None else weight).shape[2:]
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
@@ -102,4 +111,4 @@ def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
         return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size)
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
-    return blocking.declines_product(M, channels, R * S, groups)
+    return blocking.declines_product(M, channels, R * S)

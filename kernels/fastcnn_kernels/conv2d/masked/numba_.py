@@ -6,9 +6,11 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d import numpy_
+from fastcnn_kernels.conv2d.direct.numba_ import store_tile
+from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_weights
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
@@ -18,29 +20,12 @@ from fastcnn_kernels.gemm.numba_micro import (
     VECTOR_BYTES,
     WIDE_ROWS,
     add_lanes,
-    copy_run,
     masked,
     masked_dot,
     panel_width,
     zero_run,
 )
 from fastcnn_kernels.numba_support import compiled, flat, threaded
-
-
-@compiled
-def store_rows(tile, tile_start, tile_width, rows, pixel, pixels, Q, width, out, out_start, m_step):
-    """Store pixels [pixel, pixel + tile_width) of each row of the tile, without the columns past Q."""
-    q = pixel % width
-    end = min(pixels, pixel + tile_width) - pixel
-    target = out_start + pixel // width * Q
-    j = 0
-    while j < end:
-        length = min(width - q, end - j)
-        for i in range(rows):
-            copy_run(out, target + i * m_step + q, tile, tile_start + i * tile_width + j, min(length, max(0, Q - q)))
-        j += length
-        target += Q
-        q = 0
 
 
 @threaded
@@ -80,9 +65,9 @@ def masked_tiles(
                     mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
                     offset, 0, masks, step * vectors * (taps + 1), bias, g * M + i, has_bias, scratch, tile, tile_width,
                 )  # fmt: skip
-                store_rows(
-                    scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, m_step
-                )  # fmt: skip
+                store_tile(
+                    scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, Q, 1, m_step
+                )
         panel += 1  # the next task, without dividing
         if panel == panels:
             panel = 0
@@ -105,37 +90,33 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     )
     a_packed = np.empty(groups * panels * mr * L, out.dtype)
     tiles = np.empty(num_threads * tile_size, out.dtype)
-    pack_weights(num_threads, flat(weight), a_packed, plan.table, plan.weight_offset)
+    pack_weights(packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
         plan.table, plan.offset, plan.masks.reshape(-1), tile_block, tiles, tile_size,
     )  # fmt: skip
 
 
+@to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     if plan.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d(
-            x=x, weight=weight, bias=bias, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, x, weight, bias, out, num_threads)
+    return True
 
 
+@to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
         dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
     )
     if plan.pads and any_nonfinite(flat(weight)):
-        numpy_.conv2d_grad_input(
-            dy=dy, weight=weight, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
-        return
+        return False
     run_plan(plan, dy, weight, None, out, num_threads)
+    return True
 
 
 @compiled
@@ -216,12 +197,9 @@ def run_weight_plan(plan, dy, x, out, num_threads):
             out += part
 
 
+@to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    if plan.pads and any_nonfinite(out.reshape(-1)):  # a masked lane is a zero, which met what it must not
-        numpy_.conv2d_grad_weight(
-            dy=dy, x=x, out=out, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            num_threads=num_threads,
-        )  # fmt: skip
+    return not (plan.pads and any_nonfinite(out.reshape(-1)))  # a masked lane is a zero, which met what it must not
