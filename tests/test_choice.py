@@ -1,60 +1,115 @@
-"""Which of a backend's two convolution kernels takes a layer: a case on each side of each limit."""
+"""Which of a backend's convolution kernels takes a layer: a case on each side of each limit."""
 
 import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn_kernels.conv2d.direct import blocking
+from fastcnn_kernels import cpu
+from fastcnn_kernels.conv2d.direct import blocking as direct
+from fastcnn_kernels.conv2d.masked import blocking as masked
+
+V4 = "x86-64-v4"
 
 
-def kernels(C, K, size, taps, groups, batch=1):
-    """Names of the rows chosen for forward, dx and dw."""
-    x = np.zeros((batch, C, size, size), np.float32)
+def kernels(C, K, size, taps, groups=1, level=V4, **options):
+    """Names of the rows chosen for forward, dx and dw, without op and backend."""
+    x = np.zeros((1, C, size, size), np.float32)
     w = np.zeros((K, C // groups, taps, taps), np.float32)
-    y = np.zeros((batch, K, size - taps + 1, size - taps + 1), np.float32)
-    chosen = fc.explain("conv2d", x, w, groups=groups).kernels
-    return chosen + fc.explain("conv2d_backward", y, x, w, groups=groups).kernels[:2]
+    y = fc.conv2d(x, w, groups=groups, backend="numpy", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "level", lambda: level)
+        chosen = fc.explain("conv2d", x, w, groups=groups, **options).kernels
+        chosen += fc.explain("conv2d_backward", y, x, w, groups=groups, **options).kernels[:2]
+    ops = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
+    return [
+        name.removeprefix(op).removesuffix("cython").strip("_") or "general"
+        for op, name in zip(ops, chosen, strict=True)
+    ]
+
+
+def test_masks_need_stride_1_and_rows_of_one_length():
+    assert kernels(3, 3, 9, 3, padding=1) == ["masked"] * 3
+    assert kernels(3, 3, 9, 3) == ["masked", "direct", "direct"]
+    assert kernels(3, 3, 9, 3, padding=2) == ["direct"] * 3
+    assert kernels(3, 3, 9, 3, padding=1, stride=2) == ["direct"] * 3
+
+
+def test_masks_need_avx512():
+    assert kernels(3, 3, 9, 3, padding=1, level="x86-64-v3") == ["direct"] * 3
+
+
+def test_masks_have_to_stay_in_cache():
+    side = int((masked.MASKED_TAPS / 9) ** 0.5)
+    assert kernels(1, 1, side, 3, padding=1) == ["masked"] * 3
+    assert kernels(1, 1, side + 1, 3, padding=1) == ["direct"] * 3
 
 
 @pytest.mark.parametrize(
-    ("C", "K", "taps", "groups", "direct"),
+    ("C", "K", "taps", "expected"),
     [
-        (4, blocking.FEW_ROWS, 3, 1, True),
-        (4, blocking.FEW_ROWS + 1, 3, 1, False),
-        (8, 4 * blocking.FEW_ROWS_OF_A_GROUP, 1, 4, True),
-        (8, 4 * blocking.FEW_ROWS_OF_A_GROUP + 4, 1, 4, False),
-        (15, blocking.ROWS_WITH_TAPS, 3, 1, True),
-        (14, blocking.ROWS_WITH_TAPS, 3, 1, False),
-        (15, blocking.ROWS_WITH_TAPS + 1, 3, 1, False),
-        (128, blocking.ROWS_WITH_TAPS, 1, 1, False),
+        (8, masked.FEW_ROWS, 3, "masked"),
+        (8, masked.FEW_ROWS + 1, 3, "general"),
+        (masked.SHORT_LENGTH, masked.FEW_ROWS + 1, 1, "masked"),
+        (masked.SHORT_LENGTH + 1, masked.FEW_ROWS + 1, 1, "general"),
+        (masked.FEW_PLANES, masked.FEW_ROWS_OF_A_TILE, 3, "masked"),
+        (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 3, "direct"),
+        (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE + 1, 3, "masked"),
+        (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 1, "masked"),
     ],
 )
-def test_forward(C, K, taps, groups, direct):
-    assert kernels(C, K, 20, taps, groups)[0] == ("conv2d_direct_cython" if direct else "conv2d_cython")
+def test_masked_forward(C, K, taps, expected):
+    assert kernels(C, K, 9, taps, padding="same")[0] == expected
+    assert kernels(K, C, 9, taps, padding="same")[1] == expected  # rows are the channels of the result
+
+
+@pytest.mark.parametrize(
+    ("K", "expected"),
+    [(masked.LARGEST_GRADIENT // 900, "masked"), (masked.LARGEST_GRADIENT // 900 + 1, "general")],
+)
+def test_masked_weight_gradient(K, expected):
+    assert kernels(100, K, 9, 3, padding=1)[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("C", "K", "taps", "groups", "expected"),
+    [
+        (4, direct.FEW_ROWS, 3, 1, "direct"),
+        (4, direct.FEW_ROWS + 1, 3, 1, "general"),
+        (8, 4 * direct.FEW_ROWS_OF_A_GROUP, 1, 4, "direct"),
+        (8, 4 * direct.FEW_ROWS_OF_A_GROUP + 4, 1, 4, "general"),
+        (15, direct.ROWS_WITH_TAPS, 3, 1, "direct"),
+        (14, direct.ROWS_WITH_TAPS, 3, 1, "general"),
+        (15, direct.ROWS_WITH_TAPS + 1, 3, 1, "general"),
+        (128, direct.ROWS_WITH_TAPS, 1, 1, "general"),
+    ],
+)
+def test_direct_forward(C, K, taps, groups, expected):
+    assert kernels(C, K, 19, taps, groups, stride=2)[0] == expected
 
 
 def test_input_gradient_counts_the_channels_of_its_result():
-    assert kernels(blocking.FEW_ROWS, 100, 20, 1, 1)[1] == "conv2d_grad_input_direct_cython"
-    assert kernels(blocking.FEW_ROWS + 1, 100, 20, 1, 1)[1] == "conv2d_grad_input_cython"
+    assert kernels(direct.FEW_ROWS, 100, 19, 1, stride=2)[1] == "direct"
+    assert kernels(direct.FEW_ROWS + 1, 100, 19, 1, stride=2)[1] == "general"
 
 
 @pytest.mark.parametrize(
-    ("C", "K", "size", "taps", "groups", "direct"),
+    ("C", "K", "size", "taps", "groups", "expected"),
     [
-        (blocking.SHORT_LENGTH, 500, 3, 1, 1, True),
-        (blocking.SHORT_LENGTH + 1, 500, 3, 1, 1, False),
-        (100, blocking.LARGEST_GRADIENT // 100, 20, 1, 1, True),
-        (100, blocking.LARGEST_GRADIENT // 100 + 1, 20, 1, 1, False),
-        (40, 10, 15, 1, 1, True),
-        (40, 10, 14, 1, 1, False),
-        (80, 80, 3, 3, 2, True),
+        (direct.SHORT_LENGTH, 500, 3, 1, 1, "direct"),
+        (direct.SHORT_LENGTH + 1, 500, 3, 1, 1, "general"),
+        (100, direct.LARGEST_GRADIENT // 100, 20, 1, 1, "direct"),
+        (100, direct.LARGEST_GRADIENT // 100 + 1, 20, 1, 1, "general"),
+        (40, 10, 15, 1, 1, "direct"),
+        (40, 10, 14, 1, 1, "general"),
+        (80, 80, 3, 3, 2, "direct"),
     ],
 )
-def test_weight_gradient(C, K, size, taps, groups, direct):
-    expected = "conv2d_grad_weight_direct_cython" if direct else "conv2d_grad_weight_cython"
-    assert kernels(C, K, size, taps, groups)[2] == expected
+def test_direct_weight_gradient(C, K, size, taps, groups, expected):
+    image = 2 * (size - 1) + taps  # stride 2 gives a result of `size`
+    assert kernels(C, K, image, taps, groups, stride=2)[2] == expected
 
 
 def test_reason_is_given():
-    text = str(fc.explain("conv2d", np.zeros((1, 64, 9, 9)), np.zeros((128, 64, 3, 3))))
+    text = str(fc.explain("conv2d", np.zeros((1, 64, 9, 9)), np.zeros((128, 64, 3, 3)), stride=2))
+    assert "conv2d_masked_cython declined: stride (2, 2): taps of neighbouring pixels are not neighbours" in text
     assert "conv2d_direct_cython declined: 128 channels a group share each packed pixel, over sums of 576" in text

@@ -1,11 +1,23 @@
 """Every row of the table against the oracle: exact on integers, inside the theorem's bound on reals."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from fastcnn_kernels import table
+from fastcnn_kernels import oracle, table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
-from kernel_checks import EDGES, ROWS, assert_exact, assert_within_bound, random_layer, random_matmul, row_id, run
+from kernel_checks import (
+    EDGES,
+    ROWS,
+    assert_exact,
+    assert_within_bound,
+    random_layer,
+    random_matmul,
+    row_id,
+    run,
+    takes,
+)
 
 DTYPES = ("float32", "float64")
 
@@ -15,7 +27,7 @@ DTYPES = ("float32", "float64")
 def test_edges_are_exact_on_integers(kernel, dtype):
     for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
         arguments = case.arguments(dtype, np.random.default_rng(seed), integers=True)
-        for num_threads in (1, 2):
+        for num_threads in (1, 2) if takes(kernel, arguments) else ():
             assert_exact(kernel, arguments, num_threads)
 
 
@@ -23,7 +35,9 @@ def test_edges_are_exact_on_integers(kernel, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_edges_are_inside_the_theorem_bound_on_reals(kernel, dtype):
     for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
-        assert_within_bound(kernel, case.arguments(dtype, np.random.default_rng(seed)), case.terms)
+        arguments = case.arguments(dtype, np.random.default_rng(seed))
+        if takes(kernel, arguments):
+            assert_within_bound(kernel, arguments, case.terms)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -31,6 +45,7 @@ def test_2500_random_shapes_per_dtype_are_exact_on_integers(dtype):
     """5,000 shapes in all, on every row of every op; the options drawn cover each other's combinations."""
     rng = np.random.default_rng(7)
     seen = set()
+    runs = Counter()
     for count in range(2500):
         layer = random_layer(rng)
         seen |= {("stride", layer.stride), ("dilation", layer.dilation), ("groups", layer.groups)}
@@ -39,7 +54,10 @@ def test_2500_random_shapes_per_dtype_are_exact_on_integers(dtype):
         for case in cases:
             arguments = case.arguments(dtype, rng, integers=True)
             for kernel in table.kernels_of(case.op)[:-1]:
-                assert_exact(kernel, arguments, num_threads=1 + count % 3)
+                if takes(kernel, arguments):
+                    assert_exact(kernel, arguments, num_threads=1 + count % 3)
+                    runs[kernel] += 1
+    assert min(runs[kernel] for kernel in ROWS) > 500
     assert len(seen) == 9 + 9 + 3 + 4 * 4, "some value of some option was never drawn"
 
 
@@ -50,17 +68,28 @@ def test_random_shapes_are_inside_the_theorem_bound_on_reals(dtype):
         for case in (*conv2d_cases.cases_of(random_layer(rng), bias=True), random_matmul(rng)):
             arguments = case.arguments(dtype, rng)
             for kernel in table.kernels_of(case.op)[:-1]:
-                assert_within_bound(kernel, arguments, case.terms)
+                if takes(kernel, arguments):
+                    assert_within_bound(kernel, arguments, case.terms)
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet-50 conv1 7x7/2", "CIFAR ResNet-20 16x16 32", "MobileNetV2 dw 3x3/2 192 28x28"]
+    "name",
+    [
+        "ResNet-50 conv1 7x7/2",
+        "CIFAR ResNet-20 16x16 32",
+        "ResNet-50 56x56 64",
+        "MobileNetV2 dw 3x3/2 192 28x28",
+        "MobileNetV2 dw 3x3 960 7x7",
+    ],
 )
-@pytest.mark.parametrize("kernel", [kernel for kernel in ROWS if kernel.op != "matmul"], ids=row_id)
-def test_whole_layers_are_exact_on_integers(kernel, name):
+def test_whole_layers_are_exact_on_integers(name):
     layer = next(layer for layer in conv2d_cases.HEADLINE if layer.name == name)._replace(N=2)
-    case = next(case for case in conv2d_cases.cases_of(layer, bias=True) if case.op == kernel.op)
-    assert_exact(kernel, case.arguments("float32", np.random.default_rng(0), integers=True), num_threads=2)
+    for case in conv2d_cases.cases_of(layer, bias=True):
+        arguments = case.arguments("float32", np.random.default_rng(0), integers=True)
+        answer = oracle.oracle(case.op, arguments, np.float64)
+        for kernel in table.kernels_of(case.op)[:-1]:
+            if takes(kernel, arguments):
+                np.testing.assert_array_equal(run(kernel, arguments, num_threads=2), answer, err_msg=kernel.name)
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba"])
@@ -86,10 +115,14 @@ def test_a_batch_equals_its_parts_bitwise(kernel):
     else:
         batched = ("a", "b", "out") if kernel.op == "matmul" else ("x", "dy", "out")
     rng = np.random.default_rng(10)
-    for _ in range(50):
+    count = 0
+    while count < 50:
         cases = [*conv2d_cases.cases_of(random_layer(rng)._replace(N=3), bias=True), random_matmul(rng)]
         case = next(case for case in cases if case.op == kernel.op)
         arguments = case.arguments("float32", rng)
+        if not takes(kernel, arguments):
+            continue
+        count += 1
         whole = run(kernel, arguments)
         np.testing.assert_array_equal(whole, run(kernel, arguments))
         for n in range(len(whole) if batched else 0):

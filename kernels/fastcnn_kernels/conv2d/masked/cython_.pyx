@@ -109,7 +109,7 @@ def run_plan(
 @to_numpy_row
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     if plan.pads and any_nonfinite(weight.reshape(-1)):
         return False
     run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
@@ -119,16 +119,19 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    plan = geometry.grad_input(
+        dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
+    )
     if plan.pads and any_nonfinite(weight.reshape(-1)):
         return False
     run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
     return True
 
 
-def vector_lanes(itemsize):
-    """Lanes of a vector."""
-    return VECTOR_BYTES // itemsize
+cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    cdef Py_ssize_t tiles = (size + largest - 1) // largest
+    return (size + tiles - 1) // tiles
 
 
 cdef void masked_dots(
@@ -187,12 +190,6 @@ cdef void masked_dots(
                     )
 
 
-cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    cdef Py_ssize_t tiles = (size + largest - 1) // largest
-    return (size + tiles - 1) // tiles
-
-
 def run_weight_plan(
     plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
     int num_threads,
@@ -229,6 +226,6 @@ def run_weight_plan(
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, vector_lanes(out.itemsize))
+    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     return not (plan.pads and any_nonfinite(out.reshape(-1)))  # a masked lane is a zero, which met what it must not
