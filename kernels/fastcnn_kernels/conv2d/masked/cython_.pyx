@@ -19,8 +19,8 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, masked, masked_dot, pack_weights, panel_rows,
-    panel_width, real, store_tile
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, masked, masked_dot,
+    pack_weights, panel_rows, panel_width, real, store_tile
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
@@ -43,14 +43,14 @@ cdef void masked_tiles(
     cdef Py_ssize_t tile_width = vectors * (panel_width(image) // 2), pixels = (P - 1) * width + Q
     cdef Py_ssize_t tiles = (pixels + tile_width - 1) // tile_width, blocks = (tiles + tile_block - 1) // tile_block
     cdef Py_ssize_t tasks = N * groups * blocks * panels, first = tasks * worker // workers, n, g, block, panel
-    cdef Py_ssize_t task, step, pixel, i
+    cdef Py_ssize_t step, pixel, i, _
     cdef const real* source
     cdef real* target
     panel = first % panels
     block = first // panels % blocks
     g = first // (panels * blocks) % groups
     n = first // (panels * blocks * groups)
-    for task in range(first, tasks * (worker + 1) // workers):
+    for _ in range(first, tasks * (worker + 1) // workers):
         i = panel * mr
         source = image + n * table[6] + g * table[7]
         target = out + n * table[18] + (g * M + i) * m_step
