@@ -5,12 +5,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 from fastcnn.dispatch import backends, get_backend, set_backend, use_backend
+from fastcnn.memory import clear_cache, memory_stats, set_memory_limit
 from fastcnn.ops import conv2d, conv2d_backward, explain, linear, linear_backward, matmul
 from fastcnn.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "__version__",
     "backends",
+    "clear_cache",
     "conv2d",
     "conv2d_backward",
     "explain",
@@ -19,9 +21,11 @@ __all__ = [
     "linear",
     "linear_backward",
     "matmul",
+    "memory_stats",
     "models",
     "nn",
     "set_backend",
+    "set_memory_limit",
     "set_num_threads",
     "show_config",
     "use_backend",

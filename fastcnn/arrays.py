@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.checks import Shape, message, short
+from fastcnn_kernels import memory
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 _EXPECTED = "a float32 or float64 array"
@@ -73,9 +74,9 @@ def check_shape(value: np.ndarray, name: str, expected: Shape, why: str) -> None
 
 
 def allocate(name: str, shape: Shape, dtype: np.dtype) -> np.ndarray:
-    """Return uninitialised memory, or say how many bytes it would have been."""
+    """Return uninitialised memory, recycled if it is large, or say how many bytes it would have been."""
     try:
-        return np.empty(shape, dtype)
+        return memory.empty(shape, dtype)
     except (ValueError, MemoryError):  # NumPy's answers to more than its index type holds, or the memory
         size = math.prod(shape) * dtype.itemsize
         got = f"shape {shape} of {size} bytes"

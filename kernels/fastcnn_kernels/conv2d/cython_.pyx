@@ -30,6 +30,7 @@ from fastcnn_kernels.gemm.micro cimport (
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.memory import empty
 
 
 cdef void pad_planes(
@@ -220,8 +221,8 @@ def run_product(
     cdef Py_ssize_t JB = blocking.panels_per_task(L, NR, sizeof(real))
     cdef Py_ssize_t scratch_step = MR * NR + JB * NR * L + NR
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = np.empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
-    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
+    cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
@@ -256,7 +257,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     planes = plan.planes
     source = image.reshape(-1)
     if planes.copied:
-        source = np.empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
+        source = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
         run_pad_planes(planes, image, source, num_threads)
     if not plan.covers_out:
         out[...] = 0
@@ -414,10 +415,10 @@ def run_weight_plan(
     cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((filter_size + NR - 1) // NR), N * P * Q)
     cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, i, j, worker
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] image = np.empty(N * rows * columns * C, dtype)
-    cdef real[::1] a_packed = np.empty(groups * row_panels * mr * N * P * Q, dtype)
-    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
+    cdef real[::1] image = empty(N * rows * columns * C, dtype)
+    cdef real[::1] a_packed = empty(groups * row_panels * mr * N * P * Q, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
+    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
     cdef Py_ssize_t[::1] offsets = np.empty(num_threads * (KB + 2 * NR + 1), np.intp)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         channels_last(

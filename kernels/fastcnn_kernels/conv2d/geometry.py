@@ -4,15 +4,14 @@ Offsets and steps are in elements. A `Product` is one matrix product over shifte
 forward pass is one, the input gradient one for each remainder of the pixel's position modulo the stride.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from fastcnn_kernels.memory import planned
+
 #: A padded copy may hold this many times the elements of image and result, plus a few: real layers stay under 3.
 SPARSEST = 16
-#: Plans kept: more than the layers of any network in one process, at a few kilobytes each.
-CACHED_PLANS = 1024
 
 
 class Planes(NamedTuple):
@@ -76,7 +75,7 @@ def offset_sums(*axes):
     return total
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
     """Plan of ``conv2d``."""
     (N, C, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
@@ -107,7 +106,7 @@ def remainder_taps(size, stride, before, filter_size, dilation):
     return taps
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups):
     """Plan of ``conv2d_grad_input``: one product for each remainder (a, b) that meets a tap."""
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
@@ -156,7 +155,7 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
     return Plan(planes, tuple(products), covers_out)
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def grad_weight(dy_shape, x_shape, out_shape, stride, padding, dilation, groups):
     """Plan of ``conv2d_grad_weight``."""
     (P, Q), (_, C, H, W), (_, Cg, R, S) = dy_shape[2:], x_shape, out_shape

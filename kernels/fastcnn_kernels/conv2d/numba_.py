@@ -24,6 +24,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     take_steps,
     zero_run,
 )
+from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -223,8 +224,8 @@ def run_product(product, source, weight, bias, out, num_threads):
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     JB = blocking.panels_per_task(L, NR, out.itemsize)
     scratch_step = MR * NR + JB * NR * L + NR
-    a_packed = np.empty(groups * -(-M // mr) * mr * L, out.dtype)
-    scratch = np.empty(num_threads * scratch_step, out.dtype)
+    a_packed = empty(groups * -(-M // mr) * mr * L, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     pack_weights(packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset)
     shifted_gemm(
@@ -256,7 +257,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     planes = plan.planes
     source = flat(image)
     if planes.copied:
-        source = np.empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
+        source = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
         run_pad_planes(planes, image, source, num_threads)
     if not plan.covers_out:
         out[...] = 0
@@ -390,10 +391,10 @@ def run_weight_plan(plan, dy, x, out, groups, num_threads):
     row_panels = -(-M // mr)
     chunks = blocking.pixel_chunks(groups * -(-filter_size // NR), N * P * Q)
     scratch_step = (row_panels * mr + KB + 1) * NR
-    image = np.empty(N * rows * columns * C, out.dtype)
-    a_packed = np.empty(groups * row_panels * mr * N * P * Q, out.dtype)
-    scratch = np.empty(num_threads * scratch_step, out.dtype)
-    partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
+    image = empty(N * rows * columns * C, out.dtype)
+    a_packed = empty(groups * row_panels * mr * N * P * Q, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     offsets = np.empty(num_threads * (KB + 2 * NR + 1), np.intp)
     channels_last(num_threads, flat(x), image, N, C, H, W, plan.planes.top, plan.planes.left, rows, columns)
     pack_pixels(num_threads, flat(dy), a_packed, N, K, P * Q, groups, mr)

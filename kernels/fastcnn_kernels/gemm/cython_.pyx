@@ -16,6 +16,7 @@ from cython.parallel cimport prange
 from fastcnn_kernels.gemm.micro cimport MR, copy_panel_row, micro, panel_rows, panel_width, real
 
 from fastcnn_kernels.gemm import blocking
+from fastcnn_kernels.memory import empty
 
 
 cdef void pack_a(
@@ -157,8 +158,8 @@ def matmul(
     dtype = np.float32 if real is float else np.float64
     I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(mr, NR, L, sizeof(real))
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
-    cdef real[::1] a_packed = np.empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
-    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
+    cdef real[::1] a_packed = empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef int packers = blocking.packing_threads(ZA * M * L, num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):

@@ -4,10 +4,9 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-import numpy as np
-
 from fastcnn_kernels.gemm import blocking
 from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, micro, panel_width
+from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -145,8 +144,8 @@ def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(mr, NR, L, out.itemsize)
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
-    a_packed = np.empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
-    scratch = np.empty(num_threads * scratch_step, out.dtype)
+    a_packed = empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
     pack_panels(blocking.packing_threads(a.size, num_threads), flat(a), a_packed, a.shape[0], M, L, transpose_a)
     multiply_blocks(
         num_threads, a_packed, flat(b), a_packed if bias is None else flat(bias), bias is not None, flat(out), scratch,

@@ -28,6 +28,7 @@ from fastcnn_kernels.gemm.micro cimport (
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.memory import empty
 
 
 cdef void pad_block(
@@ -140,8 +141,8 @@ def run_plan(
     cdef Py_ssize_t product_count = products.shape[0], F = phases.shape[0], worker
     cdef Py_ssize_t scratch_step = MR * 4 * panel_width(&image[0, 0, 0, 0]) + <Py_ssize_t>plan.scratch_size
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = np.empty(plan.packed_size, dtype)
-    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
+    cdef real[::1] a_packed = empty(plan.packed_size, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if not plan.covers_out:
         np.asarray(out)[...] = 0
@@ -252,7 +253,7 @@ def run_weight_plan(
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
+    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         dot_blocks(
             &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &products[0, 0], &offset[0], L,

@@ -8,14 +8,14 @@ are wanted:
     pixel (p, q), tap t of channel c:    planes[ c F plane + offset[t] + p width + q ]
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from fastcnn_kernels.conv2d.direct import blocking
-from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums, remainder_taps
+from fastcnn_kernels.conv2d.geometry import offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
+from fastcnn_kernels.memory import planned
 
 #: Elements behind the last plane that the last tile may read: the widest, four vectors of 16 floats, twice.
 SLACK = 128
@@ -95,7 +95,7 @@ def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
     )
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
     """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``; MR is the height of the register tile."""
     (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
@@ -117,7 +117,7 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups,
     )  # fmt: skip
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
     """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap."""
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape

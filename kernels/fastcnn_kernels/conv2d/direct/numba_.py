@@ -25,6 +25,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     take_steps,
     zero_run,
 )
+from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -152,8 +153,8 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     groups, M = plan.table[1:3].tolist()
     scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
-    a_packed = np.empty(plan.packed_size, out.dtype)
-    scratch = np.empty(num_threads * scratch_step, out.dtype)
+    a_packed = empty(plan.packed_size, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
         out[...] = 0
     if len(plan.products) == 0:
@@ -247,7 +248,7 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     scratch_step = M * rows_step + plan.scratch_size
     chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
     scratch = np.zeros(num_threads * scratch_step, out.dtype)
-    partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
+    partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     dot_blocks(
         num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, plan.products[0], plan.offset, chunks,
         scratch, scratch_step, rows_step,

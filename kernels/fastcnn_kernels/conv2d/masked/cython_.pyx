@@ -27,6 +27,7 @@ from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.memory import empty
 
 
 cdef void masked_tiles(
@@ -93,8 +94,8 @@ def run_plan(
         tile_width * sizeof(real), table[0, 0] * groups * panels,
     )
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = np.empty(groups * panels * mr * L, dtype)
-    cdef real[::1] tiles = np.empty(num_threads * tile_size, dtype)
+    cdef real[::1] a_packed = empty(groups * panels * mr * L, dtype)
+    cdef real[::1] tiles = empty(num_threads * tile_size, dtype)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
@@ -209,8 +210,8 @@ def run_weight_plan(
     ).ravel()
     cdef const Py_ssize_t[::1] tap = np.arange(L) % taps
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] scratch = np.empty(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else np.empty(chunks * out.shape[0], dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
+    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         masked_dots(
             &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0, 0], &offset[0], &tap[0], &masks[0, 0],

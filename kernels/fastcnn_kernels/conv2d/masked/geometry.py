@@ -7,14 +7,14 @@ rows; the run is cut into vectors. Tap t reads the image at ``offset[t]`` from t
     masks[vector, taps]     lanes in which the pixel lies inside the result
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from fastcnn_kernels import cpu
-from fastcnn_kernels.conv2d.geometry import CACHED_PLANS, offset_sums
+from fastcnn_kernels.conv2d.geometry import offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
+from fastcnn_kernels.memory import planned
 
 #: Vectors of the widest tile: masks are padded to a multiple of it.
 TILE_VECTORS = 4
@@ -63,7 +63,7 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
     return Plan(table, offset_sums([shift * W for shift in row_shifts], column_shifts), masks, weight_offset, pads)
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL):
     """Plan of ``conv2d``, and of ``conv2d_grad_weight``; VL is the number of lanes of a vector."""
     (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
@@ -74,7 +74,7 @@ def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL):
     )  # fmt: skip
 
 
-@lru_cache(CACHED_PLANS)
+@planned
 def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL):
     """Plan of ``conv2d_grad_input``: the forward product with taps reversed and channels exchanged."""
     (N, K, P, Q), (_, Cg, R, S), (H, W) = dy_shape, weight_shape, out_shape[2:]

@@ -25,6 +25,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     panel_width,
     zero_run,
 )
+from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -88,8 +89,8 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     tile_block = blocking.tiles_per_task(
         -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
     )
-    a_packed = np.empty(groups * panels * mr * L, out.dtype)
-    tiles = np.empty(num_threads * tile_size, out.dtype)
+    a_packed = empty(groups * panels * mr * L, out.dtype)
+    tiles = empty(num_threads * tile_size, out.dtype)
     pack_weights(packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
@@ -184,8 +185,8 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     scratch_step = group_block * (row_block + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
     offset = (np.arange(L // taps)[:, None] * plane + plan.offset).ravel()
     tap = np.arange(L) % taps
-    scratch = np.empty(num_threads * scratch_step, out.dtype)
-    partial = out if chunks == 1 else np.empty(chunks * out.size, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     masked_dots(
         num_threads, flat(dy), flat(x), partial, plan.table, offset, tap, plan.masks.reshape(-1), blocks, scratch,
         scratch_step,

@@ -1,0 +1,30 @@
+"""Memory kept for reuse: large results, workspaces, and the address tables of layers."""
+
+from typing import Any
+
+from fastcnn.checks import OPTION_LIMIT, integer
+from fastcnn_kernels import memory
+from fastcnn_kernels.memory import clear_cache, memory_stats
+
+__all__ = ["clear_cache", "memory_stats", "set_memory_limit"]
+
+
+def set_memory_limit(nbytes: Any) -> None:
+    """Bound the memory kept for reuse; 256 MiB unless set.
+
+    The memory of a large result (256 KiB or more) is used again once nobody holds the array or a view of it.
+
+    Parameters
+    ----------
+    nbytes : int
+        0 turns the reuse off.
+
+    Raises
+    ------
+    TypeError
+        If `nbytes` is not an integer.
+    ValueError
+        If it is negative.
+    """
+    large = type(nbytes) is int and nbytes >= OPTION_LIMIT  # a size is no option of a layer
+    memory.set_memory_limit(nbytes if large else integer(nbytes, "nbytes", 0))

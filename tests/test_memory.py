@@ -1,0 +1,150 @@
+"""Memory is handed out again once nobody holds it, and not before."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+from fastcnn_kernels import memory
+
+LARGE = (4, memory.SMALLEST_BLOCK // 4)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    fc.clear_cache()
+    yield
+    fc.set_memory_limit(memory.DEFAULT_LIMIT)
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_is_an_ordinary_array():
+    array = memory.empty(LARGE, np.float32)
+    assert type(array) is np.ndarray
+    assert (array.shape, array.dtype) == (LARGE, np.float32)
+    assert array.flags.c_contiguous
+    assert array.flags.aligned
+    assert array.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda array: array,
+        lambda array: array[1:, ::2],
+        lambda array: array.T,
+        lambda array: array.reshape(-1).view(np.int32)[5:],
+        lambda array: memoryview(array),
+        lambda array: np.asarray(array)[None],
+    ],
+)
+def test_what_a_view_holds_is_not_handed_out(view):
+    array = memory.empty(LARGE, np.float32)
+    where = address(array)
+    held = view(array)
+    del array
+    assert address(memory.empty(LARGE, np.float32)) != where
+    del held
+    others = [memory.empty(LARGE, np.float32) for _ in range(2)]
+    assert where in map(address, others)
+
+
+def test_results_are_recycled():
+    x, w = np.ones((1, 4, 256, 256), np.float32), np.ones((8, 4, 1, 1), np.float32)
+    first = fc.conv2d(x, w)
+    where, before = address(first), fc.memory_stats()["reused"]
+    kept = fc.conv2d(x, w)
+    assert address(kept) != where
+    del first
+    again = fc.conv2d(x, w)
+    assert address(again) == where
+    assert fc.memory_stats()["reused"] > before
+    np.testing.assert_array_equal(again, kept)
+
+
+def test_limit_and_clear_cache():
+    fc.set_memory_limit(3 * memory.SMALLEST_BLOCK)
+    arrays = [memory.empty(memory.SMALLEST_BLOCK, np.uint8) for _ in range(5)]
+    assert fc.memory_stats()["leased_bytes"] >= 5 * memory.SMALLEST_BLOCK
+    del arrays
+    stats = fc.memory_stats()
+    assert stats["kept_bytes"] == stats["limit_bytes"] == 3 * memory.SMALLEST_BLOCK
+    held = memory.empty(memory.SMALLEST_BLOCK, np.uint8)
+    held[:] = 7
+    fc.clear_cache()
+    assert fc.memory_stats()["kept_bytes"] == 0
+    assert (held == 7).all()
+
+
+def test_limit_of_zero_turns_the_reuse_off():
+    fc.set_memory_limit(0)
+    before = fc.memory_stats()
+    memory.empty(LARGE, np.float32)
+    assert fc.memory_stats() == before
+
+
+def test_lowering_the_limit_frees_what_is_kept():
+    memory.empty(LARGE, np.float32)
+    assert fc.memory_stats()["kept_bytes"] > 0
+    fc.set_memory_limit(1)
+    assert fc.memory_stats()["kept_bytes"] == 0
+
+
+def test_clear_cache_forgets_plans():
+    fc.conv2d(np.ones((1, 1, 5, 5)), np.ones((1, 1, 3, 3)), backend="cython")
+    assert fc.memory_stats()["plans"] > 0
+    fc.clear_cache()
+    assert fc.memory_stats()["plans"] == 0
+
+
+@pytest.mark.parametrize("nbytes", [1, 7, 8, 1000, 2**18, 2**18 + 1, 2**20 - 1, 123_456_789])
+def test_size_classes_waste_an_eighth_at_most(nbytes):
+    assert nbytes <= memory.size_class(nbytes) <= nbytes * 9 / 8 + 1
+    assert memory.size_class(memory.size_class(nbytes)) == memory.size_class(nbytes)
+
+
+@pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("1", TypeError)])
+def test_bad_limit(bad, error):
+    with pytest.raises(error, match="nbytes: got"):
+        fc.set_memory_limit(bad)
+    fc.set_memory_limit(2**40)
+
+
+def test_threads_never_share_a_block():
+    wrong = []
+
+    def work(mark):
+        for _ in range(200):
+            array = memory.empty(memory.SMALLEST_BLOCK, np.uint8)
+            array[::4096] = mark
+            if not (array[::4096] == mark).all():
+                wrong.append(mark)
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    stats = fc.memory_stats()
+    assert stats["kept_bytes"] <= 8 * memory.SMALLEST_BLOCK
+
+
+def test_failed_allocation_frees_what_is_kept_and_tries_again(monkeypatch):
+    memory.empty(LARGE, np.float32)
+    tried = []
+
+    def failing(nbytes, real=memory._Block):
+        tried.append(nbytes)
+        if len(tried) == 1:
+            raise MemoryError
+        return real(nbytes)
+
+    monkeypatch.setattr(memory, "_Block", failing)
+    assert memory.empty((3, 2**20), np.uint8).shape == (3, 2**20)
+    assert len(tried) == 2
+    assert fc.memory_stats()["kept_bytes"] <= 3 * 2**20
