@@ -51,7 +51,9 @@ def parser() -> Parser:
 
     common = Parser(add_help=False)
     common.add_argument("--backend", help="auto, cython, numba or numpy (default: auto, or FASTCNN_BACKEND)")
-    common.add_argument("--threads", type=int, help="number of threads (default: one per core)")
+    common.add_argument(
+        "--threads", type=int, help="number of threads (default: the CPUs this process may use, or FASTCNN_NUM_THREADS)"
+    )
     common.add_argument("--json", action="store_true", help="print the result as one JSON value")
 
     train = commands.add_parser(
@@ -109,8 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         if args.threads is not None:
-            fastcnn.set_num_threads(args.threads)
-        with fastcnn.use_backend(args.backend) if args.backend else nullcontext():
+            try:
+                fastcnn.set_num_threads(args.threads)
+            except ValueError as error:
+                raise ValueError(f"--threads: {str(error).removeprefix('n: ')}") from None
+        with fastcnn.use_backend(args.backend) if args.backend is not None else nullcontext():
             return COMMANDS[args.command](args)
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

@@ -82,7 +82,9 @@ def read_image(path: str | Path, shape: tuple[int, ...], background: str = "auto
     with open(path, "rb") as file:
         try:
             with Image.open(file) as picture:
-                rgba = picture.convert("RGBA")
+                deep = picture.mode.startswith("I;16")  # convert would clip it instead of scale it
+                eight = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)) if deep else picture
+                rgba = eight.convert("RGBA")
         except UnidentifiedImageError:
             raise ValueError(f"{path}: not an image") from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -39,7 +39,7 @@ def save_model(path: str | Path, model: Model, classes: list[str], facts: dict[s
     Raises
     ------
     ValueError
-        If `model` is none of `MODELS`.
+        If `model` is none of `MODELS`, or `classes` are not one label for each of its outputs.
     OSError
         If the file cannot be written; a file that was there before is unchanged.
     """
@@ -48,6 +48,7 @@ def save_model(path: str | Path, model: Model, classes: list[str], facts: dict[s
     names = [name for name, kind in MODELS.items() if type(model) is kind]
     if not names:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {type(model).__name__}")
+    _check_classes(classes, model)
     tensors = {name: np.ascontiguousarray(p) for name, p in model.parameters().items()}
     header = json.dumps(
         {
@@ -104,13 +105,20 @@ def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
         classes = header["classes"]
         if model.config != header["config"]:  # a keyword of the constructor that is no configuration
             raise ValueError(message("config", header["config"], f"{model.config}"))
-        if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
-            raise ValueError(message("classes", classes, "a list of strings"))
+        _check_classes(classes, model)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     if metadata.get("sha256") != _digest(metadata["fastcnn"], tensors):
         raise CheckpointError(f"{path}: the checksum does not match, the file is damaged")
     return model, header
+
+
+def _check_classes(classes: Any, model: Model) -> None:
+    outputs = len(list(model.parameters().values())[-1])  # the last bias has one value per class
+    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+        raise ValueError(message("classes", classes, "a list of strings"))
+    if len(classes) != outputs or len(set(classes)) != outputs:
+        raise ValueError(message("classes", classes, f"{outputs} different labels"))
 
 
 def _digest(header: str, tensors: dict[str, np.ndarray]) -> str:

@@ -75,7 +75,7 @@ def describe(model: Essay, I: np.ndarray, T: np.ndarray) -> list[Node]:
 
 def _value(value: np.ndarray) -> str:
     if value.size <= 3:
-        return "  ".join(f"{number:.3g}" for number in np.atleast_1d(value))
+        return "  ".join(f"{number:.3g}" for number in value.reshape(-1))
     return f"norm {np.linalg.norm(value):.3g}"
 
 

@@ -34,7 +34,14 @@ def draw_training(path: str | Path, run: Run, test_accuracy: float, target_loss:
     upper, lower = figure.subplots(2, 1, sharex=True)
     batchwise = run.history[-1].epoch != len(run.history) - 1  # several batches an epoch: noisy, so smoothed too
     for axes, values, colour in ((upper, loss, BLUE), (lower, accuracy, ORANGE)):
-        axes.plot(steps, values, color=colour, lw=1.8 - batchwise, alpha=1 - 0.6 * batchwise, label="of the batch")
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            lw=1.8 - batchwise,
+            alpha=1 - 0.6 * batchwise,
+            label="of the batch, as trained on",
+        )
         if batchwise and len(values) >= 40:
             window = len(values) // 20
             smooth = np.convolve(values, np.full(window, 1 / window), "valid")
@@ -87,7 +94,7 @@ def draw_kernel(path: str | Path, before: np.ndarray, after: np.ndarray, images:
         grid[0, column].set_title("I")
     for row, (title, K, C) in enumerate(rows, 1):
         grid[row, 0].imshow(K, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        grid[row, 0].set_title(title)
+        grid[row, 0].set_title(f"{title} (own scale)")
         for (u, v), weight in np.ndenumerate(K):
             colour = "white" if abs(weight) > 0.6 * largest else "black"
             grid[row, 0].text(v, u, f"{weight:.2f}", ha="center", va="center", color=colour)

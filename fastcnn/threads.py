@@ -65,7 +65,8 @@ def get_num_threads() -> int:
 def acquire(work: int) -> int:
     """Return the threads for a call of `work` operations; if more than 1, `release` has to follow."""
     global _used
-    if work < PARALLEL_WORK or (number := get_num_threads()) == 1 or not _busy.acquire(blocking=False):
+    number = get_num_threads()
+    if work < PARALLEL_WORK or number == 1 or not _busy.acquire(blocking=False):
         return 1
     _used = True
     return number

@@ -141,6 +141,7 @@ def train(
             optimizer.step(model.gradients())
     seconds = time.perf_counter() - started
     loss, accuracy = evaluate(model, x, y)
+    reached = target_loss is not None and loss <= target_loss
     return Run(history, step, loss, accuracy, reached, interrupted.is_set(), seconds, images / seconds)
 
 

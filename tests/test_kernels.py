@@ -1,5 +1,6 @@
 """Every row of the table against the oracle: exact on integers, inside the theorem's bound on reals."""
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from fastcnn_kernels import oracle, table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
+from fastcnn_kernels.gemm import cases as gemm_cases
 from kernel_checks import (
     EDGES,
     ROWS,
@@ -96,16 +98,20 @@ def test_whole_layers_are_exact_on_integers(name):
 def test_adjoint_identity_is_exact_on_integers(backend):
     """<dy, conv(x, w)> = <dx, x> = <dw, w>."""
     rng = np.random.default_rng(9)
-    kernels = {kernel.op: kernel for kernel in ROWS if kernel.backend == backend}
     for _ in range(200):
         forward, grad_input, *_ = conv2d_cases.cases_of(random_layer(rng))
         given = forward.arguments("float64", rng, integers=True)
         x, weight, dy = given["x"], given["weight"], rng.integers(-4, 5, given["out"].shape).astype("float64")
-        y = run(kernels["conv2d"], given)
         options = {"dy": dy, **grad_input.options}
-        dx = run(kernels["conv2d_grad_input"], options | {"weight": weight, "out": x})
-        dw = run(kernels["conv2d_grad_weight"], options | {"x": x, "out": weight})
-        assert (dy * y).sum() == (dx * x).sum() == (dw * weight).sum()
+        sums = set()
+        for op, call, other in (
+            ("conv2d", given, dy),
+            ("conv2d_grad_input", options | {"weight": weight, "out": x}, x),
+            ("conv2d_grad_weight", options | {"x": x, "out": weight}, weight),
+        ):
+            rows = [row for row in ROWS if (row.op, row.backend) == (op, backend) and takes(row, call)]
+            sums |= {(run(row, call) * other).sum() for row in rows}
+        assert len(sums) == 1
 
 
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
@@ -131,3 +137,71 @@ def test_a_batch_equals_its_parts_bitwise(kernel):
                 for name, value in arguments.items()
             }
             np.testing.assert_array_equal(run(kernel, part)[0], whole[n])
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype):
+    """Every row, large enough for several chunks and blocks; dispatch would pick one row only."""
+    layers = [
+        conv2d_cases.layer("dense", "edge", 6, 20, 23, 33, 3, padding=1),
+        conv2d_cases.layer("depthwise", "edge", 5, 18, 31, 18, 3, padding=1, groups=18),
+        conv2d_cases.layer("strided", "edge", 5, 6, 33, 12, 3, stride=2, padding=1, groups=2),
+    ]
+    cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.LAYERS[:2]
+    compared = 0
+    for case in (case for case in cases if case.op == kernel.op):
+        arguments = case.arguments(dtype, np.random.default_rng(13))
+        if takes(kernel, arguments):
+            expected = run(kernel, arguments)
+            for num_threads in (2, 3, 4, 8):
+                np.testing.assert_array_equal(run(kernel, arguments, num_threads), expected, err_msg=case.name)
+                compared += 1
+    assert compared
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+def test_nothing_is_read_outside_the_arrays(kernel, python):
+    """Arrays end at a page that may not be touched; K leaves rows of the last panel empty."""
+    script = f"""
+import ctypes, mmap
+import numpy as np
+from fastcnn_kernels import table
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from fastcnn_kernels.gemm import cases as gemm_cases
+from fastcnn_kernels.gemm import cases as gemm_cases
+
+libc = ctypes.CDLL(None, use_errno=True)
+alive = []
+
+def guarded(array):
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    block = mmap.mmap(-1, size + mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    assert libc.mprotect(ctypes.c_void_p(start + size), mmap.PAGESIZE, 0) == 0
+    copy = np.frombuffer(block, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    copy[...] = array
+    alive.append(block)
+    return copy
+
+kernel = next(row for row in table.KERNELS if row.name == {kernel.name!r})
+layers = [
+    conv2d_cases.layer("panels", "edge", 2, 5, 9, 15, 3, padding=1),
+    conv2d_cases.layer("groups", "edge", 1, 6, 10, 34, 3, padding=1, groups=2),
+    conv2d_cases.layer("depthwise", "edge", 2, 7, 7, 7, 3, padding=1, groups=7),
+    conv2d_cases.layer("strided", "edge", 2, 3, 11, 17, 3, stride=2, padding=1),
+]
+cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
+count = 0
+for case in cases:
+    if case.op == kernel.op:
+        arguments = case.arguments("float32", np.random.default_rng(0))
+        arguments = {{name: guarded(value) if isinstance(value, np.ndarray) else value
+                     for name, value in arguments.items()}}
+        if not kernel.cannot(**arguments):
+            kernel.load(**arguments, num_threads=1)
+            count += 1
+print("done", count > 0)
+"""
+    assert python(script) == "done True\n"

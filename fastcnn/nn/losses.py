@@ -92,7 +92,8 @@ def cross_entropy(logits: np.ndarray, target: ArrayLike) -> tuple[float, Callabl
         raise ValueError(message("target", f"shape {target.shape}", f"({len(logits)},) or {logits.shape}"))
     target = target.astype(logits.dtype, copy=False)
     log_p = log_softmax(logits)
-    loss = -float(np.sum(target * log_p, dtype=np.float64)) / len(logits)
+    terms = np.multiply(target, log_p, out=np.zeros_like(log_p), where=target != 0)  # 0 times -inf is 0 here
+    loss = -float(np.sum(terms, dtype=np.float64)) / len(logits)
 
     def back() -> np.ndarray:
         return (np.exp(log_p) * target.sum(axis=1, keepdims=True) - target) / logits.dtype.type(len(logits))

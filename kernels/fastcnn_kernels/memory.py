@@ -43,17 +43,20 @@ class _Pool:
     def take(self, size: int) -> _Block:
         """Return a block of `size` bytes."""
         with self.lock:
-            self.leased += size
             if blocks := self.free.get(size):
+                self.leased += size
                 self.reused += 1
                 self.kept -= size
                 return blocks.pop()
-            self.allocated += 1
         try:
-            return _Block(size)
+            block = _Block(size)
         except MemoryError:  # what is kept may be what is missing
             self.clear()
-            return _Block(size)
+            block = _Block(size)
+        with self.lock:
+            self.leased += size
+            self.allocated += 1
+        return block
 
     def give_back(self, block: _Block) -> None:
         """Keep a block for reuse, or free it."""

@@ -20,7 +20,8 @@ def oracle(op: str, arguments: dict[str, Any], dtype: Any, of: Callable = np.asa
 def error_bound(dtype: str, terms: int, magnitude: np.ndarray) -> np.ndarray:
     """Bound of the error of sums of products, in any order, with or without FMA: gamma_(n+1) M + n tiny.
 
-    gamma_k = k u / (1 - k u) with u the unit roundoff (Higham 2002, section 3.1). The reference's own bound is added.
+    gamma_k = k u / (1 - k u) with u the unit roundoff ("Accuracy and Stability of Numerical Algorithms", section 3.1).
+    The reference's own bound is added.
 
     Parameters
     ----------

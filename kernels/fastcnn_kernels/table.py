@@ -74,9 +74,18 @@ def _load(module: str, function: str) -> Callable[..., Any]:
 
 @cache
 def unavailable(backend: str) -> str:
-    """Return ``""`` if `backend` can be used here, else the reason why not."""
+    """Return ``""`` if `backend` can be used here, else the reason why not.
+
+    Raises
+    ------
+    ImportError
+        If only some of its modules are there: a broken installation.
+    """
     missing = [module for module in BACKENDS[backend] if importlib.util.find_spec(module) is None]
-    return f"{' and '.join(missing)} not installed" if missing else ""
+    text = f"{' and '.join(missing)} not installed" if missing else ""
+    if missing and len(missing) < len(BACKENDS[backend]):
+        raise ImportError(f"backend {backend!r} is incomplete: {text}")
+    return text
 
 
 def _refusal(module: str, function: str = "refuses") -> Callable[..., str]:

@@ -6,7 +6,7 @@ modulo the stride, so that along an output row every tap (r, s) reads a contiguo
     out[k, pixel] = sum_{c, t} weight[k, (c, t)] planes[ origin[pixel] + c plane + tap[t] ]
 
 A panel packs NR pixels of that matrix, run by run, and meets all panels of weights in the micro-kernel (implicit GEMM,
-Chetlur et al. 2014). The input gradient is the same product over dy, one for each remainder (a, b) of the pixel's
+arXiv 1410.0759). The input gradient is the same product over dy, one for each remainder (a, b) of the pixel's
 position modulo the stride, because each remainder meets its own subset of the taps; results go straight to dx.
 
 Weight gradient. Pixels are the sum; x is copied channels last, so that the columns (t, c) of a pixel are contiguous
@@ -14,8 +14,8 @@ runs, and dy is packed with its pixels downwards:
 
     dw[k, (t, c)] = sum_pixel dy[k, pixel] image[ origin[pixel] + tap[t] + c ]
 
-The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the outputs that
-touch the padding are computed again by plain loops over the taps inside the image.
+The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the
+NumPy row, which clips every tap to the image, computes the call (``handover``).
 """
 
 import numpy as np

@@ -75,6 +75,15 @@ def offset_sums(*axes):
     return total
 
 
+def padded_bias(bias, groups, M, mr):
+    """Bias with as many rows in each group as the packed weights have: register tiles read whole panels of it."""
+    if bias is None or M % mr == 0:
+        return bias
+    padded = np.zeros((groups, -(-M // mr) * mr), bias.dtype)
+    padded[:, :M] = bias.reshape(groups, M)
+    return padded.reshape(-1)
+
+
 @planned
 def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
     """Plan of ``conv2d``."""

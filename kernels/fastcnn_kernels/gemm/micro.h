@@ -9,7 +9,7 @@
  *
  * The mr x NR sums live in registers: mr rows of two vectors, plus two vectors of B and one broadcast element of A.
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
- * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after Van Zee & van de Geijn, BLIS.)
+ * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after BLIS.)
  *
  * The type-generic body is micro_body.h, included once per dtype. Vectors are GCC/Clang vector extensions; any other
  * compiler takes the plain loops.
@@ -64,9 +64,13 @@
 #define NAME(x) x##_f32
 #define MASKED_LOAD _mm512_maskz_loadu_ps
 #define MASKED_STORE _mm512_mask_storeu_ps
+#define PERMUTE _mm512_permutexvar_ps
+#define PERMUTE_TWO _mm512_permutex2var_ps
 #include "micro_body.h"
 #undef MASKED_LOAD
 #undef MASKED_STORE
+#undef PERMUTE
+#undef PERMUTE_TWO
 #undef REAL
 #undef BITS
 #undef SIGNED
@@ -80,9 +84,13 @@
 #define NAME(x) x##_f64
 #define MASKED_LOAD _mm512_maskz_loadu_pd
 #define MASKED_STORE _mm512_mask_storeu_pd
+#define PERMUTE _mm512_permutexvar_pd
+#define PERMUTE_TWO _mm512_permutex2var_pd
 #include "micro_body.h"
 #undef MASKED_LOAD
 #undef MASKED_STORE
+#undef PERMUTE
+#undef PERMUTE_TWO
 #undef REAL
 #undef BITS
 #undef SIGNED

@@ -94,7 +94,7 @@ INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
         const ptrdiff_t rest = 2 * n - 1; /* elements to read */
         const NAME(vec) low = NAME(load_masked)(FIRST(rest), source);
         const NAME(vec) high = NAME(load_masked)(FIRST(rest - VL), source + VL);
-        NAME(store_masked)(FIRST(n), target, __builtin_shuffle(low, high, even));
+        NAME(store_masked)(FIRST(n), target, (NAME(vec))PERMUTE_TWO(low, (__m512i)even, high));
     }
 #else
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[2 * j];
@@ -108,7 +108,7 @@ INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
     UNROLL for (int j = 0; j < VL; j++) twice[j] = j / 2;
     for (; n > 0; n -= VL / 2, target += VL, source += VL / 2) {
         const NAME(vec) value = NAME(load_masked)(FIRST(n < VL / 2 ? n : VL / 2), source);
-        NAME(store_masked)(FIRST(2 * n) & 0x5555, target, __builtin_shuffle(value, twice));
+        NAME(store_masked)(FIRST(2 * n) & 0x5555, target, (NAME(vec))PERMUTE((__m512i)twice, value));
     }
 #else
     for (ptrdiff_t j = 0; j < n; j++) target[2 * j] = source[j];

@@ -6,7 +6,7 @@ flattened output rows in tiles of mr rows by four (mr <= WIDE_ROWS) or two vecto
     tile[m, j] = bias[m] + sum_l weight[m, l] planes[ offset[l] + pixel + j ]
 
 The image is never packed: row l of the right-hand side lies in the planes as it is. Columns past Q in each row are
-computed and dropped. Zhang et al. 2018 (arXiv 1809.10170) argue for direct convolution without packing.
+computed and dropped. "High Performance Zero-Memory Overhead Direct Convolutions" (arXiv 1809.10170) argues for this.
 
 Weight gradient. With dy copied into rows of the same width, zeros past Q, each entry is one long dot product:
 
@@ -27,6 +27,7 @@ from fastcnn_kernels.gemm.micro cimport (
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
+from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.memory import empty
 
@@ -124,7 +125,8 @@ cdef void direct_blocks(
             L = product[7]
             a_size = (M + mr - 1) // mr * mr * L
             direct_product(
-                planes, a_packed + product[8] + g * a_size, bias + g * M if bias != NULL else NULL,
+                planes, a_packed + product[8] + g * a_size,
+                bias + g * ((M + mr - 1) // mr * mr) if bias != NULL else NULL,
                 out + product[2] + n * product[3] + g * M * product[6], product, offset + product[9], L, M, width, p,
                 PB, tile,
             )
@@ -143,7 +145,10 @@ def run_plan(
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] a_packed = empty(plan.packed_size, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    cdef const real[::1] bias_panels = padded_bias(
+        None if bias is None else np.asarray(bias), table[1], table[2], panel_rows(table[2])
+    )
+    cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
     if not plan.covers_out:
         np.asarray(out)[...] = 0
     if product_count == 0:

@@ -7,6 +7,7 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.direct import blocking, geometry
+from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_rows
 from fastcnn_kernels.gemm.numba_ import panel_rows
@@ -143,7 +144,7 @@ def direct_blocks(
             L = product[7]
             a_size = (M + mr - 1) // mr * mr * L
             direct_product(
-                scratch, planes, a_packed, product[8] + g * a_size, bias, g * M, has_bias, out,
+                scratch, planes, a_packed, product[8] + g * a_size, bias, g * ((M + mr - 1) // mr * mr), has_bias, out,
                 product[2] + n * product[3] + g * M * product[6], product, offset, product[9], L, M, width, p, PB,
                 scratch, tile,
             )  # fmt: skip
@@ -159,6 +160,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
         out[...] = 0
     if len(plan.products) == 0:
         return
+    bias = padded_bias(bias, groups, M, panel_rows(M))
     pack_filters(flat(weight), a_packed, groups, M, plan.products, plan.weight_steps, plan.weight_offset)
     direct_blocks(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),

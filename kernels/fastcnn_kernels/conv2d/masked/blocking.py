@@ -1,8 +1,8 @@
 """Block sizes and limits of the masked kernels, each with its reason."""
 
-from functools import cache
-
 import numpy as np
+
+from fastcnn_kernels.memory import planned
 
 #: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
 MASKED_TAPS = 1 << 19
@@ -32,7 +32,7 @@ WEIGHT_TASKS = 8
 L1_BYTES_FOR_SUMS = 16 * 1024
 
 
-@cache
+@planned
 def weight_blocks(N, groups, M, L, vectors, tile_rows, vector_bytes):
     """For `masked_dots`: chunks of the sum over images; groups and rows of a task; images and vectors of a visit."""
     row_tiles = -(-M // tile_rows)

@@ -25,6 +25,7 @@ from fastcnn_kernels.gemm.micro cimport (
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.masked import blocking, geometry
+from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
@@ -60,7 +61,7 @@ cdef void masked_tiles(
             pixel = step * tile_width
             masked(
                 mr, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
-                masks + step * vectors * (taps + 1), bias + g * M + i if bias != NULL else NULL,
+                masks + step * vectors * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL,
                 target + pixel if whole else tile, m_step if whole else tile_width,
             )
             if not whole:
@@ -97,7 +98,8 @@ def run_plan(
     cdef real[::1] a_packed = empty(groups * panels * mr * L, dtype)
     cdef real[::1] tiles = empty(num_threads * tile_size, dtype)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
-    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    cdef const real[::1] bias_panels = padded_bias(None if bias is None else np.asarray(bias), groups, M, mr)
+    cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
         pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):

@@ -7,6 +7,7 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.direct.numba_ import store_tile
+from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_weights
@@ -58,13 +59,14 @@ def masked_tiles(
             if whole:
                 masked(
                     mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
-                    offset, 0, masks, step * vectors * (taps + 1), bias, g * M + i, has_bias, out, target + pixel,
-                    m_step,
+                    offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, out,
+                    target + pixel, m_step,
                 )  # fmt: skip
             else:
                 masked(
                     mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
-                    offset, 0, masks, step * vectors * (taps + 1), bias, g * M + i, has_bias, scratch, tile, tile_width,
+                    offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, scratch,
+                    tile, tile_width,
                 )  # fmt: skip
                 store_tile(
                     scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, Q, 1, m_step
@@ -91,6 +93,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     )
     a_packed = empty(groups * panels * mr * L, out.dtype)
     tiles = empty(num_threads * tile_size, out.dtype)
+    bias = padded_bias(bias, groups, M, mr)
     pack_weights(packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
