@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastcnn import ops
+from fastcnn.arrays import check_shape
 from fastcnn.checks import integer, message, padding_option, pair
 from fastcnn.nn.init import Rng, kaiming_uniform
 
@@ -105,7 +106,8 @@ class Sequential(Module):
 
     def __init__(self, *layers: Module):
         super().__init__()
-        if len({id(layer) for layer in layers if layer.parameters()}) < sum(bool(m.parameters()) for m in layers):
+        arrays = [id(p) for layer in layers for p in layer.parameters().values()]
+        if len(set(arrays)) < len(arrays):
             raise ValueError("layers: a layer with parameters may appear only once")
         self.children = {str(i): layer for i, layer in enumerate(layers)}
 
@@ -175,6 +177,8 @@ class Conv2d(Module):
         if in_channels % groups or out_channels % groups:
             raise ValueError(message("groups", groups, f"a divisor of {in_channels} and {out_channels} channels"))
         padding_option(padding)
+        if padding == "same" and pair(stride, "stride", 1) != (1, 1):
+            raise ValueError(message("padding", "'same'", f"an explicit padding with stride {stride}"))
         self.options: dict[str, Any] = {
             "stride": pair(stride, "stride", 1),
             "padding": padding,
@@ -244,7 +248,12 @@ class ReLU(Module):
 
     def forward(self, x):
         off = x <= 0
-        return self(x), lambda dy, need_dx=True: np.where(off, dy.dtype.type(0), dy) if need_dx else None
+
+        def back(dy, need_dx=True):
+            check_shape(dy, "dy", x.shape, "that of the result")
+            return np.where(off, dy.dtype.type(0), dy) if need_dx else None
+
+        return self(x), back
 
 
 class Flatten(Module):
@@ -254,4 +263,10 @@ class Flatten(Module):
         return x.reshape(len(x), int(np.prod(x.shape[1:])))
 
     def forward(self, x):
-        return self(x), lambda dy, need_dx=True: dy.reshape(x.shape) if need_dx else None
+        y = self(x)
+
+        def back(dy, need_dx=True):
+            check_shape(dy, "dy", y.shape, "that of the result")
+            return dy.reshape(x.shape) if need_dx else None
+
+        return y, back

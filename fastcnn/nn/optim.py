@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fastcnn.arrays import check_shape
 from fastcnn.checks import message
 
 
@@ -57,11 +58,13 @@ class SGD:
         Raises
         ------
         ValueError
-            If a parameter has no gradient here, or a gradient no parameter.
+            If a parameter has no gradient here, a gradient no parameter, or their shapes differ; nothing is moved.
         """
         if gradients.keys() != self.parameters.keys():
             expected = f"one for each of {', '.join(self.parameters)}"
             raise ValueError(message("gradients", ", ".join(gradients) or "none", expected))
+        for name, p in self.parameters.items():
+            check_shape(gradients[name], name, p.shape, "that of the parameter")
         for name, p in self.parameters.items():
             g = gradients[name]
             if self.weight_decay:

@@ -4,6 +4,7 @@
 
 import numpy as np
 
+from fastcnn.arrays import check_shape
 from fastcnn.checks import message, pair
 from fastcnn.nn.modules import Module
 from fastcnn_kernels.conv2d.numpy_ import taps
@@ -44,6 +45,7 @@ class MaxPool2d(Module):
         y, winner = self._pool(x)
 
         def back(dy, need_dx=True):
+            check_shape(dy, "dy", y.shape, "that of the result")
             if not need_dx:
                 return None
             dx = np.zeros(x.shape, dy.dtype)
