@@ -35,11 +35,12 @@ def rewritten(path, *, header=None, tensors=None):
 @pytest.mark.parametrize("name", MODELS)
 def test_round_trip(tmp_path, name, dtype):
     model, path = MODELS[name](7, dtype=dtype, rng=3), tmp_path / "m.safetensors"
-    save_model(path, model, ["a", "b"], {"steps": 5})
+    labels = [f"label {i}" for i in range(3 if name == "essay" else 10)]
+    save_model(path, model, labels, {"steps": 5})
     loaded, header = load_model(path)
     assert type(loaded) is type(model)
     assert loaded.config == model.config
-    assert (header["classes"], header["facts"]) == (["a", "b"], {"steps": 5})
+    assert (header["classes"], header["facts"]) == (labels, {"steps": 5})
     assert loaded.parameters().keys() == model.parameters().keys()
     for key, p in loaded.parameters().items():
         assert p.dtype == dtype
@@ -147,3 +148,9 @@ def test_only_known_models_are_saved(tmp_path):
     with pytest.raises(ValueError, match="Linear"):
         save_model(tmp_path / "m", Linear(2, 2), [])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("classes", [["a"], ["a", "a", "b"], "abc"])
+def test_classes_have_to_be_one_label_for_each_output(tmp_path, classes):
+    with pytest.raises(ValueError, match="classes: got"):
+        save_model(tmp_path / "m", MODELS["essay"](4), classes)

@@ -299,3 +299,35 @@ def test_kaiming_is_seeded_and_has_its_variance(draw):
 def test_layers_are_float32_unless_told():
     layers = Conv2d(1, 2, 3), Linear(2, 3)
     assert {p.dtype for layer in layers for p in layer.parameters().values()} == {np.dtype(np.float32)}
+
+
+def test_a_layer_may_appear_once_in_nested_sequentials_too():
+    shared = Linear(3, 3)
+    with pytest.raises(ValueError, match="only once"):
+        Sequential(shared, Sequential(shared))
+
+
+@pytest.mark.parametrize("layer", [ReLU(), Flatten(), MaxPool2d(2)])
+def test_back_refuses_a_gradient_of_another_shape(layer):
+    y, back = layer.forward(np.ones((2, 3, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="dy: got shape"):
+        back(np.ones((1, *y.shape[1:]), np.float32))
+
+
+def test_sgd_refuses_a_gradient_of_another_shape_and_moves_nothing():
+    p = {"a": np.ones(3), "b": np.ones((2, 3))}
+    with pytest.raises(ValueError, match="b: got shape"):
+        SGD(p, lr=1).step({"a": np.ones(3), "b": np.ones(3)})
+    assert (p["a"] == 1).all()
+
+
+def test_same_padding_and_a_stride_are_refused_when_the_layer_is_made():
+    with pytest.raises(ValueError, match="padding: got 'same'"):
+        Conv2d(1, 1, 3, stride=2, padding="same")
+
+
+@pytest.mark.parametrize("logits", [[[0, -np.inf]], [[3e38, -3e38]]])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_class_of_no_probability_costs_nothing_unless_it_is_the_target(logits):
+    loss, _ = cross_entropy(np.array(logits, np.float32), np.array([0]))
+    assert loss == 0

@@ -195,3 +195,23 @@ def test_jitter_without_motion_is_the_identity(all_digits):
 
     images = all_digits.train_x[:10]
     np.testing.assert_allclose(data.jitter(images, Still()), images, atol=1e-6)
+
+
+def test_a_16_bit_image_is_scaled_not_clipped(tmp_path):
+    from PIL import Image
+
+    grey = np.full((20, 20), 3000, np.uint16)
+    grey[5:15, 8:12] = 65535
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    Image.fromarray((grey >> 8).astype(np.uint8)).save(tmp_path / "plain.png")
+    deep, plain = (data.read_image(tmp_path / f"{name}.png", (20, 20)) for name in ("deep", "plain"))
+    np.testing.assert_array_equal(deep, plain)
+    assert deep.max() == 1
+
+
+def test_the_level_counts_at_the_step_limit_too(essay_digits):
+    x, y = essay_digits.train_x, essay_digits.train_y
+    model = Essay(4, rng=0)
+    run = train(model, x, y, SGD(model.parameters(), 0.05), max_steps=8, batch_size=50, target_loss=10)
+    assert run.reached == (run.loss <= 10)
+    assert run.reached
