@@ -207,3 +207,9 @@ def test_one_selection_loop_serves_run_and_explain(monkeypatch):
     monkeypatch.setattr(dispatch, "select", lambda op, choice, call: (row, []))
     assert fc.explain("conv2d", X, W).kernels == [row.name]
     assert (fc.conv2d(X, W) == 18).all()
+
+
+def test_explain_leaves_out_alone():
+    out = np.full((2, 3), 7.0)
+    assert fc.explain("matmul", np.empty((2, 0)), np.empty((0, 3)), out=out).kernels == []
+    assert (out == 7).all()
