@@ -261,6 +261,6 @@ def explain(op: str, /, *args: Any, **kwargs: Any) -> dispatch.Explanation:
     out = bound.arguments.get("out")
     before = out.copy() if type(out) is np.ndarray else None
     steps, _ = build(**bound.arguments)
-    if before is not None and not steps:  # a result known without computing was written at once
+    if out is not None and before is not None and not steps:  # a result known without computing was written at once
         out[...] = before
     return dispatch.explain(steps, backend)
