@@ -23,7 +23,7 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    MR, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_weights, panel_rows, panel_width,
+    MR, add_chunks, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_weights, panel_rows, panel_width,
     put_steps, real, take_steps
 )
 
@@ -413,7 +413,7 @@ def run_weight_plan(
     cdef int NR = panel_width(&dy[0, 0, 0, 0]), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, KB = blocking.PIXEL_BLOCK
     cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((filter_size + NR - 1) // NR), N * P * Q)
-    cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, i, j, worker
+    cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, worker
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] image = empty(N * rows * columns * C, dtype)
     cdef real[::1] a_packed = empty(groups * row_panels * mr * N * P * Q, dtype)
@@ -433,10 +433,7 @@ def run_weight_plan(
             worker, num_threads,
         )
     if chunks > 1:
-        for j in range(out.shape[0]):
-            out[j] = partial[j]
-            for i in range(1, chunks):
-                out[j] += partial[i * out.shape[0] + j]
+        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
 
 
 @to_numpy_row

@@ -383,6 +383,14 @@ def weight_product(
             scatter_steps(partial, target, column_out, first, scratch, scratch_start + i * NR, count)
 
 
+def add_chunks(partial, out, chunks):
+    """``out[j]`` = sum of ``partial[chunk, j]``, in the order of the chunks."""
+    parts = partial.reshape(chunks, -1)
+    out[:] = parts[0]
+    for part in parts[1:]:
+        out += part
+
+
 def run_weight_plan(plan, dy, x, out, groups, num_threads):
     """Run a `geometry.WeightPlan`: copy both operands, multiply, add up the chunks in order."""
     (N, K, P, Q), (C, H, W) = dy.shape, x.shape[1:]
@@ -403,10 +411,7 @@ def run_weight_plan(plan, dy, x, out, groups, num_threads):
         plan.column_out, scratch, scratch_step, offsets, KB, chunks,
     )  # fmt: skip
     if chunks > 1:
-        parts = partial.reshape(chunks, -1)
-        out[:] = parts[0]
-        for part in parts[1:]:
-            out += part
+        add_chunks(partial, out, chunks)
 
 
 @to_numpy_row

@@ -72,10 +72,15 @@ cdef inline int panel_width(const real* x) noexcept nogil:
     return NR_F32 if real is float else NR_F64
 
 
+cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    cdef Py_ssize_t tiles = (size + largest - 1) // largest
+    return (size + tiles - 1) // tiles
+
+
 cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
-    """Rows per panel of A: M split evenly over as few panels of at most MR rows as hold it."""
-    cdef Py_ssize_t panels = (M + MR - 1) // MR
-    return <int>((M + panels - 1) // panels)
+    """Rows per panel of A."""
+    return <int>even_tile(M, MR)
 
 
 cdef inline void micro(
@@ -229,3 +234,12 @@ cdef inline void store_tile(
         j += length
         out += row_step
         q = 0
+
+
+cdef inline void add_chunks(const real* partial, real* out, Py_ssize_t size, Py_ssize_t chunks) noexcept nogil:
+    """``out[j]`` = sum of ``partial[chunk, j]``, in the order of the chunks."""
+    cdef Py_ssize_t i, j
+    for j in range(size):
+        out[j] = partial[j]
+        for i in range(1, chunks):
+            out[j] += partial[i * size + j]

@@ -85,9 +85,9 @@ INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
 #endif
 }
 
+#if defined(__AVX512F__)
 /* target[j] = source[2 j] for j < n. */
 INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-#if defined(__AVX512F__)
     NAME(index) even;
     UNROLL for (int j = 0; j < VL; j++) even[j] = 2 * j;
     for (; n > 0; n -= VL, target += VL, source += 2 * VL) {
@@ -96,24 +96,18 @@ INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
         const NAME(vec) high = NAME(load_masked)(FIRST(rest - VL), source + VL);
         NAME(store_masked)(FIRST(n), target, (NAME(vec))PERMUTE_TWO(low, (__m512i)even, high));
     }
-#else
-    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[2 * j];
-#endif
 }
 
 /* target[2 j] = source[j] for j < n; what lies between stays. */
 INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-#if defined(__AVX512F__)
     NAME(index) twice;
     UNROLL for (int j = 0; j < VL; j++) twice[j] = j / 2;
     for (; n > 0; n -= VL / 2, target += VL, source += VL / 2) {
         const NAME(vec) value = NAME(load_masked)(FIRST(n < VL / 2 ? n : VL / 2), source);
         NAME(store_masked)(FIRST(2 * n) & 0x5555, target, (NAME(vec))PERMUTE((__m512i)twice, value));
     }
-#else
-    for (ptrdiff_t j = 0; j < n; j++) target[2 * j] = source[j];
-#endif
 }
+#endif
 
 /* tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
 INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
@@ -271,12 +265,6 @@ INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) { memcpy(targ
 INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
 }
-INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[2 * j];
-}
-INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-    for (ptrdiff_t j = 0; j < n; j++) target[2 * j] = source[j];
-}
 
 static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *tile) {
@@ -337,24 +325,22 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #endif
 
 /* target[j] = source[j * step], and target[j * step] = source[j], for j < n. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+#define PAIRS(copy) if (step == 2) { copy(target, source, n); return; }
+#else
+#define PAIRS(copy)
+#endif
 INLINE void NAME(take_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
-    if (step == 1) {
-        NAME(copy_run)(target, source, n);
-    } else if (step == 2) {
-        NAME(take_even)(target, source, n);
-    } else {
-        for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j * step];
-    }
+    if (step == 1) { NAME(copy_run)(target, source, n); return; }
+    PAIRS(NAME(take_even))
+    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j * step];
 }
 INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
-    if (step == 1) {
-        NAME(copy_run)(target, source, n);
-    } else if (step == 2) {
-        NAME(put_even)(target, source, n);
-    } else {
-        for (ptrdiff_t j = 0; j < n; j++) target[j * step] = source[j];
-    }
+    if (step == 1) { NAME(copy_run)(target, source, n); return; }
+    PAIRS(NAME(put_even))
+    for (ptrdiff_t j = 0; j < n; j++) target[j * step] = source[j];
 }
+#undef PAIRS
 
 /* 1 if any of n values is NaN or infinite: its exponent bits are all ones. */
 static int NAME(has_nonfinite)(const REAL *x, ptrdiff_t n) {

@@ -11,10 +11,16 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
 @compiled
+def even_tile(size, largest):
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    tiles = (size + largest - 1) // largest
+    return (size + tiles - 1) // tiles
+
+
+@compiled
 def panel_rows(M):
-    """Rows per panel of A: M split evenly over as few panels of at most MR rows as hold it."""
-    panels = (M + MR - 1) // MR
-    return (M + panels - 1) // panels
+    """Rows per panel of A."""
+    return even_tile(M, MR)
 
 
 @compiled

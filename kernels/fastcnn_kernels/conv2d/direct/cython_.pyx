@@ -21,8 +21,8 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, copy_run, direct, dot, pack_rows,
-    panel_rows, panel_width, real, store_tile, take_steps
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, add_chunks, copy_run, direct, dot, even_tile,
+    pack_rows, panel_rows, panel_width, real, store_tile, take_steps
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
@@ -217,11 +217,10 @@ cdef void dot_blocks(
     cdef real* dy_rows = scratch + worker * scratch_step
     cdef real* planes = dy_rows + M * rows_step
     cdef real* sums
-    row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
-    rows = (M + row_tiles - 1) // row_tiles
-    column_tiles = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
-    column_tiles = (L + column_tiles - 1) // column_tiles
-    columns = (L + column_tiles - 1) // column_tiles
+    rows = even_tile(M, DOT_ROWS)
+    columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
+    row_tiles = (M + rows - 1) // rows
+    column_tiles = (L + columns - 1) // columns
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
@@ -251,7 +250,7 @@ def run_weight_plan(
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
     cdef const Py_ssize_t[::1] table = plan.table, offset = plan.offset
     cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
-    cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], i, j, worker
+    cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], worker
     cdef int NR = panel_width(&dy[0, 0, 0, 0])
     cdef Py_ssize_t rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
     cdef Py_ssize_t scratch_step = M * rows_step + <Py_ssize_t>plan.scratch_size
@@ -265,10 +264,7 @@ def run_weight_plan(
             chunks, &scratch[0], scratch_step, rows_step, worker, num_threads,
         )
     if chunks > 1:
-        for j in range(out.shape[0]):
-            out[j] = partial[j]
-            for i in range(1, chunks):
-                out[j] += partial[i * out.shape[0] + j]
+        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
 
 
 @to_numpy_row

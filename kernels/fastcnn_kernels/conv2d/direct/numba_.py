@@ -9,8 +9,8 @@ import numpy as np
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_rows
-from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_rows
+from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
@@ -212,11 +212,10 @@ def dot_blocks(
     dy_rows = worker * scratch_step
     cleared = -1
     planes = dy_rows + M * rows_step
-    row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
-    rows = (M + row_tiles - 1) // row_tiles
-    column_tiles = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
-    column_tiles = (L + column_tiles - 1) // column_tiles
-    columns = (L + column_tiles - 1) // column_tiles
+    rows = even_tile(M, DOT_ROWS)
+    columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
+    row_tiles = (M + rows - 1) // rows
+    column_tiles = (L + columns - 1) // columns
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
@@ -256,10 +255,7 @@ def run_weight_plan(plan, dy, x, out, num_threads):
         scratch, scratch_step, rows_step,
     )  # fmt: skip
     if chunks > 1:
-        parts = partial.reshape(chunks, -1)
-        out[:] = parts[0]
-        for part in parts[1:]:
-            out += part
+        add_chunks(partial, out, chunks)
 
 
 @to_numpy_row

@@ -19,8 +19,8 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_lanes, masked, masked_dot,
-    pack_weights, panel_rows, panel_width, real, store_tile
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_chunks, add_lanes, even_tile,
+    masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
@@ -131,12 +131,6 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     return True
 
 
-cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    cdef Py_ssize_t tiles = (size + largest - 1) // largest
-    return (size + tiles - 1) // tiles
-
-
 cdef void masked_dots(
     const real* dy, const real* image, real* partial, const Py_ssize_t* table, const Py_ssize_t* offset,
     const Py_ssize_t* tap, const uint16_t* masks, const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step,
@@ -200,17 +194,14 @@ def run_weight_plan(
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
     cdef const Py_ssize_t[:, ::1] table = plan.table
     cdef const uint16_t[:, ::1] masks = plan.masks
-    cdef Py_ssize_t N = table[0, 0], groups = table[0, 3], M = table[0, 4], L = table[0, 5], taps = table[1, 3]
-    cdef Py_ssize_t VL = panel_width(&dy[0, 0, 0, 0]) // 2, i, j, worker
+    cdef Py_ssize_t N = table[0, 0], groups = table[0, 3], M = table[0, 4], L = table[0, 5]
+    cdef Py_ssize_t VL = panel_width(&dy[0, 0, 0, 0]) // 2, worker
     cdef const Py_ssize_t[::1] blocks = blocking.weight_blocks(
         N, groups, M, L, table[1, 5], DOT_ROWS, VL * sizeof(real)
     )
     cdef Py_ssize_t chunks = blocks[0]
     cdef Py_ssize_t scratch_step = blocks[1] * (blocks[2] + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
-    cdef const Py_ssize_t[::1] offset = (
-        np.arange(L // taps)[:, None] * table[1, 2] + np.asarray(plan.offset)[None, :]
-    ).ravel()
-    cdef const Py_ssize_t[::1] tap = np.arange(L) % taps
+    cdef const Py_ssize_t[::1] offset = plan.column_offset, tap = plan.column_tap
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
@@ -220,10 +211,7 @@ def run_weight_plan(
             &blocks[0], &scratch[0], scratch_step, worker, num_threads,
         )
     if chunks > 1:
-        for j in range(out.shape[0]):
-            out[j] = partial[j]
-            for i in range(1, chunks):
-                out[j] += partial[i * out.shape[0] + j]
+        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
 
 
 @to_numpy_row

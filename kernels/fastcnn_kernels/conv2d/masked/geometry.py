@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     offset: np.ndarray  # (taps,)
     masks: np.ndarray  # (vectors, taps + 1) uint16
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
+    column_offset: np.ndarray  # (L,) of column l = (channel, tap) of the weight gradient in the source
+    column_tap: np.ndarray  # (L,) its tap
     pads: bool  # some tap of some pixel lies outside the image
 
 
@@ -60,7 +62,11 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
     table[2, :2] = weight_steps
     table[3, :3] = groups * M * P * Q, P * Q, Q == W
-    return Plan(table, offset_sums([shift * W for shift in row_shifts], column_shifts), masks, weight_offset, pads)
+    offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
+    return Plan(
+        table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset),
+        offset_sums(np.zeros(channels), np.arange(taps)), pads,
+    )  # fmt: skip
 
 
 @planned

@@ -4,15 +4,13 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-import numpy as np
-
 from fastcnn_kernels.conv2d.direct.numba_ import store_tile
 from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
-from fastcnn_kernels.conv2d.numba_ import any_nonfinite, pack_weights
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weights
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
@@ -27,7 +25,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     zero_run,
 )
 from fastcnn_kernels.memory import empty
-from fastcnn_kernels.numba_support import compiled, flat, threaded
+from fastcnn_kernels.numba_support import flat, threaded
 
 
 @threaded
@@ -123,13 +121,6 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     return True
 
 
-@compiled
-def even_tile(size, largest):
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    tiles = (size + largest - 1) // largest
-    return (size + tiles - 1) // tiles
-
-
 @threaded
 def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, scratch_step, worker, workers):
     """Do this worker's share of the tasks (block of groups, block of rows, chunk of images): partial[chunk, g, m, l].
@@ -181,24 +172,19 @@ def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, 
 
 def run_weight_plan(plan, dy, x, out, num_threads):
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
-    (N, _, _, groups, M, L), (_, _, plane, taps, _, vectors) = plan.table[:2].tolist()
+    (N, _, _, groups, M, L), (*_, vectors) = plan.table[:2].tolist()
     VL = VECTOR_BYTES // out.itemsize
     blocks = blocking.weight_blocks(N, groups, M, L, vectors, DOT_ROWS, VECTOR_BYTES)
     chunks, group_block, row_block = blocks[:3].tolist()
     scratch_step = group_block * (row_block + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
-    offset = (np.arange(L // taps)[:, None] * plane + plan.offset).ravel()
-    tap = np.arange(L) % taps
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     masked_dots(
-        num_threads, flat(dy), flat(x), partial, plan.table, offset, tap, plan.masks.reshape(-1), blocks, scratch,
-        scratch_step,
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.column_offset, plan.column_tap,
+        plan.masks.reshape(-1), blocks, scratch, scratch_step,
     )  # fmt: skip
     if chunks > 1:
-        parts = partial.reshape(chunks, -1)
-        out[:] = parts[0]
-        for part in parts[1:]:
-            out += part
+        add_chunks(partial, out, chunks)
 
 
 @to_numpy_row
