@@ -15,6 +15,7 @@ from typing import Any
 BACKENDS = {
     "cython": (
         "fastcnn_kernels.gemm.cython_",
+        "fastcnn_kernels.gemm.skinny.cython_",
         "fastcnn_kernels.conv2d.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
@@ -97,8 +98,13 @@ def _refusal(module: str, function: str = "refuses") -> Callable[..., str]:
     return refuses
 
 
-#: Kernels of the convolution ops in order of preference: name, folder, what they refuse, what they cannot do.
-_CONV2D = [
+#: Families of kernels of an op in order of preference: name, folder, what they refuse, what they cannot do.
+_Families = list[tuple[str, str, Callable[..., str], Callable[..., str]]]
+_MATMUL: _Families = [
+    ("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), takes_everything),
+    ("", "gemm", takes_everything, takes_everything),
+]
+_CONV2D: _Families = [
     (
         "masked",
         "conv2d.masked",
@@ -110,8 +116,8 @@ _CONV2D = [
 ]
 
 
-def _conv2d_rows(op: str) -> list[Kernel]:
-    """Rows of a convolution op."""
+def _rows(op: str, families: _Families) -> list[Kernel]:
+    """Rows of an op: each family in Cython, each in Numba, the oracle."""
     rows = [
         Kernel(
             "_".join(filter(None, (op, name, backend))),
@@ -123,25 +129,17 @@ def _conv2d_rows(op: str) -> list[Kernel]:
             cannot=cannot,
         )
         for backend in ("cython", "numba")
-        for name, folder, refuses, cannot in _CONV2D
+        for name, folder, refuses, cannot in families
     ]
-    return [*rows, Kernel(f"{op}_numpy", op, "numpy", "fastcnn_kernels.conv2d.numpy_", op)]
-
-
-def _plain_rows(family: str, op: str) -> list[Kernel]:
-    """A row per backend, without restrictions."""
-    return [
-        Kernel(f"{op}_{backend}", op, backend, f"fastcnn_kernels.{family}.{backend}_", op)
-        for backend in ("cython", "numba", "numpy")
-    ]
+    return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1][1]}.numpy_", op)]
 
 
 KERNELS: list[Kernel] = [
-    *_plain_rows("gemm", "matmul"),
-    *_conv2d_rows("conv2d"),
-    *_conv2d_rows("conv2d_grad_input"),
-    *_conv2d_rows("conv2d_grad_weight"),
-    *_plain_rows("conv2d", "conv2d_grad_bias"),
+    *_rows("matmul", _MATMUL),
+    *_rows("conv2d", _CONV2D),
+    *_rows("conv2d_grad_input", _CONV2D),
+    *_rows("conv2d_grad_weight", _CONV2D),
+    *_rows("conv2d_grad_bias", [("", "conv2d", takes_everything, takes_everything)]),
 ]
 
 

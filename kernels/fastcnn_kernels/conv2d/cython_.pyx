@@ -141,7 +141,7 @@ cdef void shifted_tile(
         for i in range(rows, mr):
             for j in range(NR):
                 c[i * ldc + j] = 0
-    micro(mr, L, a, b, c, ldc, bias != NULL)
+    micro(mr, L, a, b, NR, c, ldc, bias != NULL)
     if direct:
         return
     for i in range(rows):
@@ -390,7 +390,7 @@ cdef void weight_product(
             )
             for i in range(row_panels):
                 micro(
-                    mr, block, a_packed + ((g * row_panels + i) * pixels + pixel) * mr, packed,
+                    mr, block, a_packed + ((g * row_panels + i) * pixels + pixel) * mr, packed, NR,
                     sums + i * mr * NR, NR, True,
                 )
         for i in range(M):

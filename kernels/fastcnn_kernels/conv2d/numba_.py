@@ -9,14 +9,13 @@ import numpy as np
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     MR,
     VECTOR_BYTES,
     copy_panel_row,
     copy_run,
     copy_steps,
-    gather_steps,
     micro,
     panel_width,
     put_steps,
@@ -76,20 +75,6 @@ def pack_runs(
 
 
 @compiled
-def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    for block in range(0, L, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
-        count = min(L - block, 64)
-        target = packed_start + block * mr
-        for i in range(mr):
-            if i < rows:
-                gather_steps(packed, target + i, mr, a, a_start + i * row_step, l_offset, l_start + block, count)
-            else:
-                for l in range(count):
-                    packed[target + l * mr + i] = 0
-
-
-@compiled
 def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, run_offset, run_out):
     """Split pixels [pixel, pixel + columns) of the (N, P, Q) grid into runs contiguous in the planes.
 
@@ -135,13 +120,13 @@ def shifted_tile(
             for i in range(rows):
                 for j in range(NR):
                     out[c_start + i * out_row_step + j] = bias[bias_start + i]
-        micro(mr, L, a, a_start, b, b_start, out, c_start, out_row_step, has_bias)
+        micro(mr, L, a, a_start, b, b_start, NR, out, c_start, out_row_step, has_bias)
         return
     if has_bias:
         for i in range(mr):
             for j in range(NR):
                 tile[tile_start + i * NR + j] = bias[bias_start + i] if i < rows else 0
-    micro(mr, L, a, a_start, b, b_start, tile, tile_start, NR, has_bias)
+    micro(mr, L, a, a_start, b, b_start, NR, tile, tile_start, NR, has_bias)
     for i in range(rows):
         for run in range(run_count):
             start = runs[run_start + run]
@@ -375,7 +360,7 @@ def weight_product(
             )
             for i in range(row_panels):
                 micro(
-                    mr, block, a_packed, ((g * row_panels + i) * pixels + pixel) * mr, scratch, packed, scratch,
+                    mr, block, a_packed, ((g * row_panels + i) * pixels + pixel) * mr, scratch, packed, NR, scratch,
                     scratch_start + i * mr * NR, NR, True,
                 )  # fmt: skip
         for i in range(M):

@@ -13,24 +13,10 @@ import numpy as np
 
 from cython.parallel cimport prange
 
-from fastcnn_kernels.gemm.micro cimport MR, copy_panel_row, micro, panel_rows, panel_width, real
+from fastcnn_kernels.gemm.micro cimport MR, copy_panel_row, micro, pack_rows, panel_rows, panel_width, real
 
-from fastcnn_kernels.gemm import blocking
+from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.memory import empty
-
-
-cdef void pack_a(
-    const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, Py_ssize_t l_step
-) noexcept nogil:
-    """Pack `rows` <= mr rows of A into one panel; missing rows are zeros."""
-    cdef Py_ssize_t i, l
-    for i in range(mr):
-        if i < rows:
-            for l in range(L):
-                packed[l * mr + i] = a[i * row_step + l * l_step]
-        else:
-            for l in range(L):
-                packed[l * mr + i] = 0
 
 
 cdef void pack_b(
@@ -61,7 +47,7 @@ cdef void multiply_tile(
     cdef int NR = panel_width(a)
     cdef bint through_tile = rows < mr or columns < NR or bias != NULL
     if not through_tile:
-        micro(mr, L, a, b, c, ldc, accumulate)
+        micro(mr, L, a, b, NR, c, ldc, accumulate)
         return
     for i in range(mr):
         for j in range(NR):
@@ -73,7 +59,7 @@ cdef void multiply_tile(
                 tile[i * NR + j] = c[i * ldc + j]
             else:
                 tile[i * NR + j] = 0
-    micro(mr, L, a, b, tile, NR, True)
+    micro(mr, L, a, b, NR, tile, NR, True)
     for i in range(rows):
         for j in range(columns):
             c[i * ldc + j] = tile[i * NR + j]
@@ -108,8 +94,8 @@ cdef void multiply_block(
 
 
 cdef void pack_panels(
-    const real* a, real* a_packed, Py_ssize_t ZA, Py_ssize_t M, Py_ssize_t L, bint transpose_a,
-    Py_ssize_t worker, Py_ssize_t workers,
+    const real* a, real* a_packed, Py_ssize_t ZA, Py_ssize_t M, Py_ssize_t L, Py_ssize_t row_step,
+    const Py_ssize_t* along, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Pack this worker's share of A's panels."""
     cdef int mr = panel_rows(M)
@@ -117,9 +103,8 @@ cdef void pack_panels(
     for task in range(ZA * panels * worker // workers, ZA * panels * (worker + 1) // workers):
         z = task // panels
         i = task % panels * mr
-        pack_a(
-            a + z * M * L + i * (1 if transpose_a else L), a_packed + (z * panels * mr + i) * L, min(mr, M - i), mr, L,
-            1 if transpose_a else L, M if transpose_a else 1,
+        pack_rows(
+            a + z * M * L + i * row_step, a_packed + (z * panels * mr + i) * L, min(mr, M - i), mr, L, row_step, along
         )
 
 
@@ -160,10 +145,11 @@ def matmul(
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
     cdef real[::1] a_packed = empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
+    cdef const Py_ssize_t[::1] along = geometry.along(L, M if transpose_a else 1)
     cdef int packers = blocking.packing_threads(ZA * M * L, num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, L, transpose_a, worker, packers)
+        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, L, 1 if transpose_a else L, &along[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
             &a_packed[0], &b[0, 0, 0], bias_start, &out[0, 0, 0], &scratch[0], scratch_step, Z, ZA, ZB, M, N, L,

@@ -6,6 +6,7 @@
  *
  *     a: l=0 | a00 a10 .. a(mr-1)0 |          b: l=0 | b00 b01 .. b0(NR-1) |
  *        l=1 | a01 a11 .. a(mr-1)1 |             l=1 | b10 b11 .. b1(NR-1) |
+ * (Rows of B need not be packed: they may be b_step apart.)
  *
  * The mr x NR sums live in registers: mr rows of two vectors, plus two vectors of B and one broadcast element of A.
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2

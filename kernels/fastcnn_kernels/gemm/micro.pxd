@@ -11,8 +11,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int VECTOR_BYTES
     const int NR_F32
     const int NR_F64
-    void micro_f32(int mr, Py_ssize_t L, const float* a, const float* b, float* c, Py_ssize_t ldc, bint accumulate)
-    void micro_f64(int mr, Py_ssize_t L, const double* a, const double* b, double* c, Py_ssize_t ldc, bint accumulate)
+    void micro_f32(
+        int mr, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c, Py_ssize_t ldc, bint accumulate
+    )
+    void micro_f64(
+        int mr, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c, Py_ssize_t ldc, bint accumulate
+    )
     void copy_panel_row_f32(float* target, const float* source)
     void copy_panel_row_f64(double* target, const double* source)
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
@@ -84,12 +88,12 @@ cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
 
 
 cdef inline void micro(
-    int mr, Py_ssize_t L, const real* a, const real* b, real* c, Py_ssize_t ldc, bint accumulate
+    int mr, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc, bint accumulate
 ) noexcept nogil:
     if real is float:
-        micro_f32(mr, L, a, b, c, ldc, accumulate)
+        micro_f32(mr, L, a, b, b_step, c, ldc, accumulate)
     else:
-        micro_f64(mr, L, a, b, c, ldc, accumulate)
+        micro_f64(mr, L, a, b, b_step, c, ldc, accumulate)
 
 
 cdef inline void copy_panel_row(real* target, const real* source) noexcept nogil:
@@ -190,6 +194,12 @@ cdef inline void pack_rows(
 ) noexcept nogil:
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
     cdef Py_ssize_t i, l, block
+    if row_step == 1:
+        for l in range(L):
+            copy_run(packed + l * mr, a + l_offset[l], rows)
+            for i in range(rows, mr):
+                packed[l * mr + i] = 0
+        return
     for block in range((L + 63) // 64):  # a stretch of the panel that stays in L1 while its rows are filled in
         for i in range(mr):
             if i < rows:

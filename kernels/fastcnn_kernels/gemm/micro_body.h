@@ -11,14 +11,14 @@ typedef SIGNED NAME(index) __attribute__((vector_size(VECTOR_BYTES)));
 INLINE NAME(vec) NAME(load)(const REAL *p) { return *(const NAME(mem) *)p; }
 INLINE void NAME(store)(REAL *p, NAME(vec) v) { *(NAME(mem) *)p = v; }
 
-INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc,
-                             int accumulate) {
+INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
+                             ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MR][2];
     UNROLL for (int i = 0; i < mr; i++) {
         acc[i][0] = accumulate ? NAME(load)(c + i * ldc) : (NAME(vec)){0};
         acc[i][1] = accumulate ? NAME(load)(c + i * ldc + VL) : (NAME(vec)){0};
     }
-    for (ptrdiff_t l = 0; l < L; l++, a += mr, b += 2 * VL) {
+    for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
         NAME(vec) b0 = NAME(load)(b), b1 = NAME(load)(b + VL);
         UNROLL for (int i = 0; i < mr; i++) {
             acc[i][0] += a[i] * b0;
@@ -42,8 +42,9 @@ INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REA
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
-static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define CASE(n) case n: NAME(micro_rows)(n, L, a, b, c, ldc, accumulate); break;
+static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc,
+                        int accumulate) {
+#define CASE(n) case n: NAME(micro_rows)(n, L, a, b, b_step, c, ldc, accumulate); break;
     switch (mr) { ROW_COUNTS(CASE) }
 #undef CASE
 }
@@ -251,12 +252,13 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #undef VL
 #undef FIRST
 #else
-static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c, ptrdiff_t ldc, int accumulate) {
+static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc,
+                        int accumulate) {
     const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < NR; j++) {
             REAL sum = accumulate ? c[i * ldc + j] : 0;
-            for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * b[l * NR + j];
+            for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * b[l * b_step + j];
             c[i * ldc + j] = sum;
         }
 }

@@ -4,8 +4,17 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-from fastcnn_kernels.gemm import blocking
-from fastcnn_kernels.gemm.numba_micro import MR, VECTOR_BYTES, copy_panel_row, micro, panel_width
+from fastcnn_kernels.gemm import blocking, geometry
+from fastcnn_kernels.gemm.numba_micro import (
+    MR,
+    VECTOR_BYTES,
+    copy_panel_row,
+    copy_run,
+    gather_steps,
+    micro,
+    panel_width,
+    zero_run,
+)
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
@@ -24,15 +33,22 @@ def panel_rows(M):
 
 
 @compiled
-def pack_a(a, a_start, packed, packed_start, rows, mr, L, row_step, l_step):
-    """Pack `rows` <= mr rows of A into one panel; missing rows are zeros."""
-    for i in range(mr):
-        if i < rows:
-            for l in range(L):
-                packed[packed_start + l * mr + i] = a[a_start + i * row_step + l * l_step]
-        else:
-            for l in range(L):
-                packed[packed_start + l * mr + i] = 0
+def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
+    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
+    if row_step == 1:
+        for l in range(L):
+            copy_run(packed, packed_start + l * mr, a, a_start + l_offset[l_start + l], rows)
+            zero_run(packed, packed_start + l * mr + rows, mr - rows)
+        return
+    for block in range(0, L, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
+        count = min(L - block, 64)
+        target = packed_start + block * mr
+        for i in range(mr):
+            if i < rows:
+                gather_steps(packed, target + i, mr, a, a_start + i * row_step, l_offset, l_start + block, count)
+            else:
+                for l in range(count):
+                    packed[target + l * mr + i] = 0
 
 
 @compiled
@@ -61,7 +77,7 @@ def multiply_tile(
     NR = panel_width(a)
     through_tile = rows < mr or columns < NR or has_bias
     if not through_tile:
-        micro(mr, L, a, a_start, b, b_start, c, c_start, ldc, accumulate)
+        micro(mr, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate)
         return
     for i in range(mr):
         for j in range(NR):
@@ -73,7 +89,7 @@ def multiply_tile(
                 tile[tile_start + i * NR + j] = c[c_start + i * ldc + j]
             else:
                 tile[tile_start + i * NR + j] = 0
-    micro(mr, L, a, a_start, b, b_start, tile, tile_start, NR, True)
+    micro(mr, L, a, a_start, b, b_start, NR, tile, tile_start, NR, True)
     for i in range(rows):
         for j in range(columns):
             c[c_start + i * ldc + j] = tile[tile_start + i * NR + j]
@@ -108,16 +124,16 @@ def multiply_block(
 
 
 @threaded
-def pack_panels(a, a_packed, ZA, M, L, transpose_a, worker, workers):
+def pack_panels(a, a_packed, ZA, M, L, row_step, along, worker, workers):
     """Pack this worker's share of A's panels."""
     mr = panel_rows(M)
     panels = (M + mr - 1) // mr
     for task in range(ZA * panels * worker // workers, ZA * panels * (worker + 1) // workers):
         z = task // panels
         i = task % panels * mr
-        pack_a(
-            a, z * M * L + i * (1 if transpose_a else L), a_packed, (z * panels * mr + i) * L, min(mr, M - i), mr, L,
-            1 if transpose_a else L, M if transpose_a else 1,
+        pack_rows(
+            a, z * M * L + i * row_step, a_packed, (z * panels * mr + i) * L, min(mr, M - i), mr, L, row_step, along,
+            0,
         )  # fmt: skip
 
 
@@ -152,7 +168,10 @@ def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
     a_packed = empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
-    pack_panels(blocking.packing_threads(a.size, num_threads), flat(a), a_packed, a.shape[0], M, L, transpose_a)
+    pack_panels(
+        blocking.packing_threads(a.size, num_threads), flat(a), a_packed, a.shape[0], M, L, 1 if transpose_a else L,
+        geometry.along(L, M if transpose_a else 1),
+    )  # fmt: skip
     multiply_blocks(
         num_threads, a_packed, flat(b), a_packed if bias is None else flat(bias), bias is not None, flat(out), scratch,
         scratch_step, Z, a.shape[0], b.shape[0], M, N, L, transpose_b, I_BLOCK, J_BLOCK, L_BLOCK,

@@ -108,7 +108,7 @@ def _emit_loop(builder, count, step, start, body):
     return results
 
 
-def _emit_micro(builder, rows, vector_type, L, a, b, c, ldc, accumulate):
+def _emit_micro(builder, rows, vector_type, L, a, b, b_step, c, ldc, accumulate):
     """`micro` for one row count: 2 * rows vector sums."""
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(2)]
@@ -117,7 +117,7 @@ def _emit_micro(builder, rows, vector_type, L, a, b, c, ldc, accumulate):
     start = [builder.select(accumulate, _load(builder, c, vector_type, offset), zero) for offset in offsets]
 
     def body(index, totals):
-        a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, intp(2 * VL))
+        a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
         columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
@@ -288,14 +288,14 @@ def _emit_masked_dot(
 
 
 @intrinsic
-def _micro_code(typing_context, mr, L, a, b, c, ldc, accumulate):
+def _micro_code(typing_context, mr, L, a, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
         vector_type = _vector_type(context, signature.args[2])
         cases = [(rows, partial(_emit_micro, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
         _emit_switch(builder, arguments[0], cases)
         return context.get_dummy_value()
 
-    return types.void(mr, L, a, b, c, ldc, accumulate), generate
+    return types.void(mr, L, a, b, b_step, c, ldc, accumulate), generate
 
 
 @intrinsic
@@ -358,8 +358,8 @@ def _masked_dot_code(
     ), generate
 
 
-def _micro(mr, L, a, b, c, ldc, accumulate):
-    _micro_code(mr, L, a, b, c, ldc, accumulate)
+def _micro(mr, L, a, b, b_step, c, ldc, accumulate):
+    _micro_code(mr, L, a, b, b_step, c, ldc, accumulate)
 
 
 def _direct(mr, L, a, source, offset, bias, has_bias, tile):
@@ -418,14 +418,14 @@ def _emit_call(context, builder, function, argument_types, arguments):
 
 
 @intrinsic
-def micro(typing_context, mr, L, a, a_start, b, b_start, c, c_start, ldc, accumulate):
-    """C[mr, NR] at ``c[c_start:]`` = (C if `accumulate`) + A . B; ``L >= 1``."""
+def micro(typing_context, mr, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate):
+    """C[mr, NR] at ``c[c_start:]`` = (C if `accumulate`) + A . B, rows of B `b_step` apart; ``L >= 1``."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return _emit_call(context, builder, _micro, (intp, intp, a, b, c, intp, boolean), arguments)
+        return _emit_call(context, builder, _micro, (intp, intp, a, b, intp, c, intp, boolean), arguments)
 
-    return types.void(intp, intp, a, intp, b, intp, c, intp, intp, boolean), generate
+    return types.void(intp, intp, a, intp, b, intp, intp, c, intp, intp, boolean), generate
 
 
 @intrinsic

@@ -9,8 +9,8 @@ import numpy as np
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_rows
-from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
+from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,

@@ -1,0 +1,169 @@
+"""Skinny products in Cython. Contract in ``gemm``; which operand is the large one is decided in ``geometry``.
+
+Dots, where the rows of the large matrix run along the sum: a tile of rows x columns dot products at a time, in the lanes
+of one vector each, as in the weight gradient of ``conv2d/direct``.
+
+Stream, where they run along the result: STREAM_ROWS of them are read side by side from left to right and multiplied into
+the results, which stay in cache:
+
+    for each block of L:   for each panel of columns:   C[F, NR] += few[F, block] . many[block, NR]
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+
+from fastcnn_kernels.gemm.micro cimport (
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, copy_run, dot, even_tile, micro, pack_rows, panel_rows, panel_width, real
+)
+
+from fastcnn_kernels.gemm.skinny import blocking, geometry
+from fastcnn_kernels.memory import empty
+
+
+cdef void dot_columns(
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, const Py_ssize_t* offset,
+    real* tile, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
+    cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
+    cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    cdef Py_ssize_t whole = L // VL * VL, tiles = (K + columns - 1) // columns
+    cdef Py_ssize_t task, z, first, width, row_tile, row, height, i, j, l
+    cdef const real* left
+    cdef const real* right
+    cdef real total
+    for task in range(Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers):
+        z = task // tiles
+        first = task % tiles * columns
+        width = min(columns, K - first)
+        right = many + z * table[5] + first * L
+        for row_tile in range((F + rows - 1) // rows):
+            row = row_tile * rows
+            height = min(rows, F - row)
+            left = few + z * table[4] + row * L
+            for i in range(rows * columns):
+                tile[i] = 0
+            if whole > 0:
+                dot(<int>height, <int>width, whole, left, L, right, offset, tile, columns)
+            for i in range(height):
+                for j in range(width):
+                    total = tile[i * columns + j]
+                    for l in range(whole, L):
+                        total += left[i * L + l] * right[j * L + l]
+                    if bias != NULL:
+                        total += bias[(row + i) * table[8] + (first + j) * table[9]]
+                    out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+
+
+cdef void multiply_edge(
+    int mr, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c,
+    Py_ssize_t ldc, bint accumulate, real* tile,
+) noexcept nogil:
+    """One micro-kernel call on a tile that sticks out of C."""
+    cdef Py_ssize_t i, j
+    cdef int NR = panel_width(a)
+    micro(mr, L, a, b, b_step, tile, NR, False)
+    for i in range(rows):
+        for j in range(columns):
+            c[i * ldc + j] = c[i * ldc + j] + tile[i * NR + j] if accumulate else tile[i * NR + j]
+
+
+cdef void stream_columns(
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t stream_rows,
+    real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
+
+    `few` is packed; the last panel, if it is not whole, goes through the scratch.
+    """
+    cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3]
+    cdef int NR = panel_width(few), mr = panel_rows(F)
+    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, panels = (K + NR - 1) // NR
+    cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
+    cdef Py_ssize_t z, step, l0, count, panel, end, i, j, l, columns, right_step
+    cdef const real* left
+    cdef const real* right
+    cdef real* packed = scratch
+    cdef real* tile = scratch + stream_rows * NR
+    cdef real* c
+    while task < last:
+        z = task // panels
+        end = min(panels, task % panels + last - task)
+        for step in range((L + stream_rows - 1) // stream_rows):
+            l0 = step * stream_rows
+            count = min(stream_rows, L - l0)
+            for panel in range(task % panels, end):
+                columns = min(NR, K - panel * NR)
+                right = many + z * table[5] + l0 * K + panel * NR
+                right_step = K
+                if columns < NR:
+                    for l in range(count):
+                        copy_run(packed + l * NR, right + l * K, columns)
+                        for j in range(columns, NR):
+                            packed[l * NR + j] = 0
+                    right = packed
+                    right_step = NR
+                for i in range(row_panels):
+                    c = out + (z * F + i * mr) * K + panel * NR
+                    left = few + ((z if table[4] else 0) * row_panels * L + i * L + l0) * mr
+                    if columns == NR and (i + 1) * mr <= F:
+                        micro(mr, count, left, right, right_step, c, K, l0 > 0)
+                    else:
+                        multiply_edge(
+                            mr, min(mr, F - i * mr), columns, count, left, right, right_step, c, K, l0 > 0, tile
+                        )
+        if bias != NULL:
+            for i in range(F):
+                for j in range(task % panels * NR, min(K, end * NR)):
+                    out[(z * F + i) * K + j] += bias[j]
+        task += end - task % panels
+
+
+def run_dots(
+    plan, const real[:, :, ::1] few not None, const real[:, :, ::1] many not None, const real[::1] bias,
+    real[:, :, ::1] out not None, int num_threads,
+):
+    """Run a `geometry.Plan` of dot products."""
+    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.offset
+    cdef Py_ssize_t tile_size = 16 * DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW, worker
+    cdef real[::1] tiles = empty(num_threads * tile_size, np.float32 if real is float else np.float64)
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        dot_columns(
+            &few[0, 0, 0], &many[0, 0, 0], bias_start, &out[0, 0, 0], &table[0], &offset[0], &tiles[worker * tile_size],
+            worker, num_threads,
+        )
+
+
+def run_stream(
+    plan, const real[:, :, ::1] few not None, const real[:, :, ::1] many not None, const real[::1] bias,
+    real[:, :, ::1] out not None, int num_threads,
+):
+    """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
+    cdef const Py_ssize_t[::1] table = plan.table, along = plan.offset
+    cdef Py_ssize_t F = few.shape[1], L = few.shape[2], stream_rows = blocking.STREAM_ROWS, z, i, worker
+    cdef int NR = panel_width(&few[0, 0, 0]), mr = panel_rows(F)
+    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, scratch_step = (stream_rows + MR) * NR
+    dtype = np.float32 if real is float else np.float64
+    cdef real[::1] packed = empty(few.shape[0] * row_panels * mr * L, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
+    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    with nogil:
+        for z in range(few.shape[0]):
+            for i in range(row_panels):
+                pack_rows(
+                    &few[z, i * mr, 0], &packed[(z * row_panels + i) * mr * L], min(mr, F - i * mr), mr, L, L, &along[0]
+                )
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        stream_columns(
+            &packed[0], &many[0, 0, 0], bias_start, &out[0, 0, 0], &table[0], stream_rows,
+            &scratch[worker * scratch_step], worker, num_threads,
+        )
+
+
+def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
+    """``out = A @ B + bias``."""
+    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
+    few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
+    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)

@@ -1,0 +1,151 @@
+"""Skinny products in Numba. Contract in ``gemm``; which operand is the large one is decided in ``geometry``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithm is described there. An array and a
+start index stand for a C pointer.
+"""
+
+from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
+from fastcnn_kernels.gemm.numba_micro import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    MR,
+    VECTOR_BYTES,
+    copy_run,
+    dot,
+    micro,
+    panel_width,
+)
+from fastcnn_kernels.gemm.skinny import blocking, geometry
+from fastcnn_kernels.memory import empty
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+
+@threaded
+def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size, worker, workers):
+    """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
+    Z, F, K, L = table[0], table[1], table[2], table[3]
+    rows = even_tile(F, DOT_ROWS)
+    columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    whole = L // (panel_width(few) // 2) * (panel_width(few) // 2)
+    count = (K + columns - 1) // columns
+    tile = worker * tile_size
+    for task in range(Z * count * worker // workers, Z * count * (worker + 1) // workers):
+        z = task // count
+        first = task % count * columns
+        width = min(columns, K - first)
+        right = z * table[5] + first * L
+        for row in range(0, F, rows):
+            height = min(rows, F - row)
+            left = z * table[4] + row * L
+            for i in range(rows * columns):
+                tiles[tile + i] = 0
+            if whole > 0:
+                dot(height, width, whole, few, left, L, many, right, offset, 0, tiles, tile, columns)
+            for i in range(height):
+                for j in range(width):
+                    total = tiles[tile + i * columns + j]
+                    for l in range(whole, L):
+                        total += few[left + i * L + l] * many[right + j * L + l]
+                    if has_bias:
+                        total += bias[(row + i) * table[8] + (first + j) * table[9]]
+                    out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+
+
+@compiled
+def multiply_edge(mr, rows, columns, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate, tile, tile_start):
+    """One micro-kernel call on a tile that sticks out of C."""
+    NR = panel_width(a)
+    micro(mr, L, a, a_start, b, b_start, b_step, tile, tile_start, NR, False)
+    for i in range(rows):
+        for j in range(columns):
+            value = tile[tile_start + i * NR + j]
+            c[c_start + i * ldc + j] = c[c_start + i * ldc + j] + value if accumulate else value
+
+
+@threaded
+def stream_columns(few, many, bias, has_bias, out, table, stream_rows, scratch, scratch_step, worker, workers):
+    """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
+
+    `few` is packed; the last panel, if it is not whole, goes through the scratch.
+    """
+    Z, F, K, L = table[0], table[1], table[2], table[3]
+    NR, mr = panel_width(few), panel_rows(F)
+    row_panels, panels = (F + mr - 1) // mr, (K + NR - 1) // NR
+    task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
+    packed = worker * scratch_step
+    tile = packed + stream_rows * NR
+    while task < last:
+        z = task // panels
+        end = min(panels, task % panels + last - task)
+        for step in range((L + stream_rows - 1) // stream_rows):
+            l0 = step * stream_rows
+            count = min(stream_rows, L - l0)
+            for panel in range(task % panels, end):
+                columns = min(NR, K - panel * NR)
+                right = z * table[5] + l0 * K + panel * NR
+                if columns < NR:
+                    for l in range(count):
+                        copy_run(scratch, packed + l * NR, many, right + l * K, columns)
+                        for j in range(columns, NR):
+                            scratch[packed + l * NR + j] = 0
+                for i in range(row_panels):
+                    c = (z * F + i * mr) * K + panel * NR
+                    left = ((z if table[4] else 0) * row_panels * L + i * L + l0) * mr
+                    rows = min(mr, F - i * mr)
+                    if columns < NR:
+                        multiply_edge(
+                            mr, rows, columns, count, few, left, scratch, packed, NR, out, c, K, l0 > 0, scratch, tile
+                        )  # fmt: skip
+                    elif rows < mr:
+                        multiply_edge(
+                            mr, rows, columns, count, few, left, many, right, K, out, c, K, l0 > 0, scratch, tile
+                        )
+                    else:
+                        micro(mr, count, few, left, many, right, K, out, c, K, l0 > 0)
+        if has_bias:
+            for i in range(F):
+                for j in range(task % panels * NR, min(K, end * NR)):
+                    out[(z * F + i) * K + j] += bias[j]
+        task += end - task % panels
+
+
+def run_dots(plan, few, many, bias, out, num_threads):
+    """Run a `geometry.Plan` of dot products."""
+    tile_size = 16 * DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW
+    tiles = empty(num_threads * tile_size, out.dtype)
+    dot_columns(
+        num_threads, flat(few), flat(many), tiles if bias is None else flat(bias), bias is not None, flat(out),
+        plan.table, plan.offset, tiles, tile_size,
+    )  # fmt: skip
+
+
+@compiled
+def pack_few(few, packed, Z, F, L, along):
+    """Pack all panels of the few rows."""
+    mr = panel_rows(F)
+    row_panels = (F + mr - 1) // mr
+    for z in range(Z):
+        for i in range(0, F, mr):
+            pack_rows(few, (z * F + i) * L, packed, (z * row_panels * mr + i) * L, min(mr, F - i), mr, L, L, along, 0)
+
+
+def run_stream(plan, few, many, bias, out, num_threads):
+    """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
+    (ZF, F, L), NR = few.shape, 2 * VECTOR_BYTES // out.itemsize
+    mr = panel_rows(F)
+    scratch_step = (blocking.STREAM_ROWS + MR) * NR
+    packed = empty(ZF * -(-F // mr) * mr * L, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    pack_few(flat(few), packed, ZF, F, L, plan.offset)
+    stream_columns(
+        num_threads, packed, flat(many), packed if bias is None else flat(bias), bias is not None, flat(out),
+        plan.table, blocking.STREAM_ROWS, scratch, scratch_step,
+    )  # fmt: skip
+
+
+def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
+    """``out = A @ B + bias``."""
+    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
+    few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
+    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)
