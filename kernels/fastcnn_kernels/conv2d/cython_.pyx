@@ -9,10 +9,10 @@ A panel packs NR pixels of that matrix, run by run, and meets all panels of weig
 arXiv 1410.0759). The input gradient is the same product over dy, one for each remainder (a, b) of the pixel's
 position modulo the stride, because each remainder meets its own subset of the taps; results go straight to dx.
 
-Weight gradient. Pixels are the sum; x is copied channels last, so that the columns (t, c) of a pixel are contiguous
-runs, and dy is packed with its pixels downwards:
+Weight gradient. The same planes, but the pixels are the sum: dy is packed with its pixels downwards, and so is a panel
+of NR columns (c, t), by transposing NR shifted runs:
 
-    dw[k, (t, c)] = sum_pixel dy[k, pixel] image[ origin[pixel] + tap[t] + c ]
+    dw[k, (c, t)] = sum_pixel dy[k, pixel] planes[ origin[pixel] + c plane + tap[t] ]
 
 The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the
 NumPy row, which clips every tap to the image, computes the call (``handover``).
@@ -24,12 +24,12 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
     MR, add_chunks, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_weights, panel_rows, panel_width,
-    put_steps, real, take_steps
+    put_steps, real, take_steps, transpose
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.memory import empty
 
 
@@ -123,89 +123,105 @@ cdef Py_ssize_t find_runs(
 
 
 cdef void shifted_tile(
-    int mr, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, const real* a, const real* b, const real* bias,
-    real* out, Py_ssize_t out_row_step, Py_ssize_t column_step, bint dense,
-    Py_ssize_t run_count, const Py_ssize_t* run_start, const Py_ssize_t* run_out, real* tile,
+    int mr, Py_ssize_t rows, Py_ssize_t L, const real* a, const real* b, const real* bias, real* c, Py_ssize_t ldc,
+    bint accumulate,
 ) noexcept nogil:
-    """One micro-kernel call and the store of its tile, run by run unless the tile is `dense` in out."""
-    cdef Py_ssize_t i, j, run, start
+    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
+    cdef Py_ssize_t i, j
     cdef int NR = panel_width(a)
-    cdef bint direct = dense and rows == mr and columns == NR
-    cdef real* c = out + run_out[0] if direct else tile
-    cdef Py_ssize_t ldc = out_row_step if direct else NR
-    cdef real* target
-    if bias != NULL:
-        for i in range(rows):
+    if bias != NULL and not accumulate:
+        for i in range(mr):
             for j in range(NR):
-                c[i * ldc + j] = bias[i]
-        for i in range(rows, mr):
-            for j in range(NR):
-                c[i * ldc + j] = 0
-    micro(mr, L, a, b, NR, c, ldc, bias != NULL)
-    if direct:
-        return
+                c[i * ldc + j] = bias[i] if i < rows else 0
+    micro(mr, L, a, b, NR, c, ldc, accumulate or bias != NULL)
+
+
+cdef void store_runs(
+    const real* tile, Py_ssize_t rows, real* out, Py_ssize_t out_row_step, Py_ssize_t column_step,
+    Py_ssize_t run_count, const Py_ssize_t* run_start, const Py_ssize_t* run_out,
+) noexcept nogil:
+    """Store a tile run by run."""
+    cdef Py_ssize_t i, run, start
+    cdef int NR = panel_width(tile)
     for i in range(rows):
         for run in range(run_count):
             start = run_start[run]
-            target = out + i * out_row_step + run_out[run]
-            put_steps(target, tile + i * NR + start, column_step, run_start[run + 1] - start)
+            put_steps(
+                out + i * out_row_step + run_out[run], tile + i * NR + start, column_step, run_start[run + 1] - start
+            )
 
 
 cdef void shifted_gemm(
     const real* source, Py_ssize_t source_size, const real* a_packed, const real* bias, real* out,
-    const Py_ssize_t* table, const Py_ssize_t* source_offset, real* scratch, Py_ssize_t scratch_step,
-    Py_ssize_t* runs, Py_ssize_t JB, Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* table, const Py_ssize_t* source_offset, const Py_ssize_t* blocks, real* scratch,
+    Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
+    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where a
+    tile is dense there, else in the scratch.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
     cdef const Py_ssize_t* out_steps = table + 18
-    cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], pixels = shape[0] * shape[1] * shape[2]
+    cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], plane = shape[1] * shape[2]
+    cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2]
     cdef int NR = panel_width(source), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
-    cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR, blocks = (pixel_panels + JB - 1) // JB
-    cdef Py_ssize_t task, g, i, panel, row_panel, first, panels, pixel, columns, run_count, image
+    cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR
+    cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
+    cdef Py_ssize_t task, g, i, panel, row_panel, row_first, first, panels, pixel, columns, step, l0, count
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
-    cdef real* tile = scratch + worker * scratch_step
-    cdef real* packed = tile + MR * NR
+    cdef real* packed = scratch + worker * scratch_step
+    cdef real* sums = packed + JB * NR * LB + NR
+    cdef real* c
     cdef bint dense
-    for task in range(groups * blocks * worker // workers, groups * blocks * (worker + 1) // workers):
-        g = task // blocks
-        first = task % blocks * JB
+    for task in range(groups * j_blocks * i_blocks * worker // workers, groups * j_blocks * i_blocks * (worker + 1) // workers):
+        g = task // (j_blocks * i_blocks)
+        first = task // i_blocks % j_blocks * JB
+        row_first = task % i_blocks * IB
         panels = min(JB, pixel_panels - first)
         for panel in range(panels):
             run_start = counts + JB + panel * (3 * NR + 1)
             pixel = (first + panel) * NR
-            columns = min(NR, pixels - pixel)
-            run_count = find_runs(
-                pixel, columns, shape, source_steps, out_steps, run_start, run_start + NR + 1,
+            counts[panel] = find_runs(
+                pixel, min(NR, pixels - pixel), shape, source_steps, out_steps, run_start, run_start + NR + 1,
                 run_start + 2 * NR + 1,
             )
-            counts[panel] = run_count
-            pack_runs(
-                source + g * source_steps[2], source + source_size, packed + panel * NR * L, L, source_offset,
-                run_count, run_start, run_start + NR + 1, columns,
-            )
-        for row_panel in range(row_panels):
-            i = row_panel * mr
+        for step in range((L + LB - 1) // LB):
+            l0 = step * LB
+            count = min(LB, L - l0)
             for panel in range(panels):
                 run_start = counts + JB + panel * (3 * NR + 1)
-                pixel = (first + panel) * NR
-                columns = min(NR, pixels - pixel)
-                image = shape[1] * shape[2]
-                dense = (
-                    out_steps[2] == 1 and out_steps[1] == shape[2] and pixel // image == (pixel + NR - 1) // image
+                pack_runs(
+                    source + g * source_steps[2], source + source_size, packed + panel * NR * count, count,
+                    source_offset + l0, counts[panel], run_start, run_start + NR + 1,
+                    min(NR, pixels - (first + panel) * NR),
                 )
-                shifted_tile(
-                    mr, min(mr, M - i), columns, L, a_packed + g * a_size + i * L, packed + panel * NR * L,
-                    bias + g * M + i if bias != NULL else NULL, out + (g * M + i) * out_steps[3], out_steps[3],
-                    out_steps[2], dense, counts[panel], run_start, run_start + 2 * NR + 1, tile,
-                )
+            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+                i = row_panel * mr
+                for panel in range(panels):
+                    run_start = counts + JB + panel * (3 * NR + 1)
+                    pixel = (first + panel) * NR
+                    dense = (
+                        out_steps[2] == 1 and out_steps[1] == shape[2] and i + mr <= M and pixel + NR <= pixels
+                        and pixel // plane == (pixel + NR - 1) // plane
+                    )
+                    c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
+                    if dense:
+                        c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
+                    shifted_tile(
+                        mr, min(mr, M - i), count, a_packed + g * a_size + i * L + l0 * mr, packed + panel * NR * count,
+                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
+                    )
+                    if l0 + count == L and not dense:
+                        store_runs(
+                            c, min(mr, M - i), out + (g * M + i) * out_steps[3], out_steps[3], out_steps[2],
+                            counts[panel], run_start, run_start + 2 * NR + 1,
+                        )
 
 
 def run_product(
@@ -217,22 +233,23 @@ def run_product(
     cdef const Py_ssize_t[::1] source_offset = product.source_offset, weight_offset = product.weight_offset
     cdef Py_ssize_t out_start = product.out_start
     cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5]
+    cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2], worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
-    cdef Py_ssize_t JB = blocking.panels_per_task(L, NR, sizeof(real))
-    cdef Py_ssize_t scratch_step = MR * NR + JB * NR * L + NR
+    cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
+    cdef Py_ssize_t JB = blocks[1], tiles = blocks[0] * JB if blocks[2] < L else 1
+    cdef Py_ssize_t scratch_step = (JB * blocks[2] + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
-    cdef Py_ssize_t worker
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
         pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
             &source[0], source.shape[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
-            &source_offset[0], &scratch[0], scratch_step, &runs[0], JB, worker, num_threads,
+            &source_offset[0], &blocks[0], &scratch[0], scratch_step, &runs[0], worker, num_threads,
         )
 
 
@@ -252,13 +269,18 @@ def any_nonfinite(const real[::1] values not None):
     return has_nonfinite(&values[0], values.shape[0])
 
 
+def planes_of(planes, image, num_threads):
+    """The `geometry.Planes` of an image, flat: a padded copy, or the image itself."""
+    if not planes.copied:
+        return image.reshape(-1)
+    target = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
+    run_pad_planes(planes, image, target, num_threads)
+    return target
+
+
 def run_plan(plan, image, weight, bias, out, num_threads):
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
-    planes = plan.planes
-    source = image.reshape(-1)
-    if planes.copied:
-        source = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
-        run_pad_planes(planes, image, source, num_threads)
+    source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
         out[...] = 0
     for product in plan.products:
@@ -285,152 +307,111 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     return True
 
 
-cdef void channels_last(
-    const real* x, real* image, Py_ssize_t N, Py_ssize_t C, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top,
-    Py_ssize_t left, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t worker,
-    Py_ssize_t workers,
-) noexcept nogil:
-    """Copy (N, C, H, W) into (N, rows, columns, C), padded by zeros."""
-    cdef Py_ssize_t task, n, h, j, c, block, first, last
-    cdef const real* source
-    cdef real* target
-    for task in range(N * rows * worker // workers, N * rows * (worker + 1) // workers):
-        target = image + task * columns * C
-        n = task // rows
-        h = task % rows - top
-        first = min(columns, left)
-        last = min(columns, W + left)
-        if h < 0 or h >= H:
-            last = first = 0
-        for j in range(first * C):
-            target[j] = 0
-        for block in range((C + 15) // 16):  # 16 channels at a time: as many rows of x are read side by side
-            source = x + ((n * C + block * 16) * H + h) * W - left
-            for j in range(first, last):
-                for c in range(min(C - block * 16, 16)):
-                    target[j * C + block * 16 + c] = source[c * H * W + j]
-        for j in range(last * C, columns * C):
-            target[j] = 0
-
-
 cdef void pack_pixels(
     const real* dy, real* packed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t pixels, Py_ssize_t groups, int mr,
-    Py_ssize_t worker,
-    Py_ssize_t workers,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Pack dy (N, K, pixels) into panels of mr channels, [groups][panel][N * pixels][mr]."""
     cdef Py_ssize_t Kg = K // groups, panels = (Kg + mr - 1) // mr
-    cdef Py_ssize_t task, n, g, k, i, j, block
-    cdef const real* source
-    cdef real* target
+    cdef Py_ssize_t task, n, g, k
     for task in range(groups * panels * N * worker // workers, groups * panels * N * (worker + 1) // workers):
         n = task % N
         k = task // N % panels * mr
         g = task // (N * panels)
-        target = packed + task * pixels * mr
-        for block in range((pixels + 63) // 64):  # a stretch that stays in L1 while the panel's rows are filled in
-            for i in range(mr):
-                source = dy + (n * K + g * Kg + k + i) * pixels
-                if k + i < Kg:
-                    for j in range(block * 64, min(pixels, block * 64 + 64)):
-                        target[j * mr + i] = source[j]
-                else:
-                    for j in range(block * 64, min(pixels, block * 64 + 64)):
-                        target[j * mr + i] = 0
+        transpose(
+            dy + (n * K + g * Kg + k) * pixels, pixels, NULL, min(mr, Kg - k), pixels, packed + task * pixels * mr, mr, mr
+        )
 
 
 cdef void weight_product(
-    const real* a_packed, const real* image, Py_ssize_t image_size, real* partial, Py_ssize_t N, Py_ssize_t P,
-    Py_ssize_t Q, Py_ssize_t groups, Py_ssize_t M, Py_ssize_t Cg, Py_ssize_t columns,
-    const Py_ssize_t* pixel_steps, const Py_ssize_t* column_offset, const Py_ssize_t* column_out,
-    real* scratch, Py_ssize_t scratch_step, Py_ssize_t* offsets, Py_ssize_t KB, Py_ssize_t chunks, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const real* a_packed, const real* source, real* partial, const Py_ssize_t* table, const Py_ssize_t* column_offset,
+    const Py_ssize_t* blocks, Py_ssize_t chunks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """partial[chunk, g, m, column_out[j]] = sum over the chunk's pixels of dy[m, pixel] image[pixel, column j]."""
-    cdef int NR = panel_width(image), mr = panel_rows(M)
-    cdef Py_ssize_t panels = (columns + NR - 1) // NR, row_panels = (M + mr - 1) // mr, pixels = N * P * Q
-    cdef Py_ssize_t chunk_size = ((pixels + chunks - 1) // chunks + KB - 1) // KB * KB
-    cdef Py_ssize_t task, chunk, g, first, count, i, j, l, pixel, step, block, runs, end
-    cdef Py_ssize_t tasks = groups * panels * chunks
-    cdef Py_ssize_t* run_start
-    cdef Py_ssize_t* run_offset
-    cdef real* sums
-    cdef real* packed
-    cdef real* target
-    run_start = offsets + worker * (KB + 2 * NR + 1)
-    run_offset = run_start + NR + 1
-    sums = scratch + worker * scratch_step
-    packed = sums + row_panels * mr * NR
+    """partial[chunk, g, m, column] = sum over the chunk's pixels of dy[m, pixel] source[pixel, column].
+
+    The blocks are those of `shifted_gemm`, the sum running over pixels; a task's sums wait in the scratch.
+    """
+    cdef const Py_ssize_t* shape = table
+    cdef const Py_ssize_t* source_steps = table + 6
+    cdef Py_ssize_t[3] pixel_steps = [shape[1] * shape[2], shape[2], 1]
+    cdef Py_ssize_t groups = shape[3], M = shape[4], columns = shape[5], IB = blocks[0], JB = blocks[1], LB = blocks[2]
+    cdef Py_ssize_t pixels = shape[0] * shape[1] * shape[2], chunk_size = (pixels + chunks - 1) // chunks
+    cdef int NR = panel_width(source), mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, panels = (columns + NR - 1) // NR
+    cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (panels + JB - 1) // JB
+    cdef Py_ssize_t tasks = groups * chunks * j_blocks * i_blocks
+    cdef Py_ssize_t task, chunk, g, first, row_first, end, pixel, count, run_count, run, panel, row_panel, i, j, width
+    cdef Py_ssize_t* run_start = runs + worker * (3 * LB + 2)
+    cdef Py_ssize_t* run_offset = run_start + LB + 1
+    cdef real* packed = scratch + worker * scratch_step
+    cdef real* sums = packed + JB * NR * LB
+    cdef real* tile
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        chunk = task % chunks
-        first = task // chunks % panels * NR
-        g = task // (chunks * panels)
-        count = min(NR, columns - first)
-        runs = 0
-        for j in range(count):
-            if j == 0 or column_offset[first + j] != column_offset[first + j - 1] + 1:
-                run_start[runs] = j
-                run_offset[runs] = column_offset[first + j]
-                runs = runs + 1
-        run_start[runs] = count
-        end = min(pixels, (chunk + 1) * chunk_size)
-        for j in range(row_panels * mr * NR):
-            sums[j] = 0
-        for step in range((end - chunk * chunk_size + KB - 1) // KB):
-            pixel = chunk * chunk_size + step * KB
-            block = min(KB, end - pixel)
-            for l in range(block):
-                i = pixel + l
-                run_offset[NR + l] = (
-                    i // (P * Q) * pixel_steps[0] + i // Q % P * pixel_steps[1] + i % Q * pixel_steps[2]
-                )
-            pack_runs(
-                image + g * Cg, image + image_size, packed, block, run_offset + NR, runs, run_start, run_offset,
-                count,
+        row_first = task % i_blocks * IB
+        first = task // i_blocks % j_blocks * JB
+        chunk = task // (i_blocks * j_blocks) % chunks
+        g = task // (i_blocks * j_blocks * chunks)
+        pixel = chunk * chunk_size
+        end = min(pixels, pixel + chunk_size)
+        if pixel >= end:
+            for i in range(row_first * mr, min(M, (row_first + IB) * mr)):
+                for j in range(first * NR, min(columns, (first + JB) * NR)):
+                    partial[((chunk * groups + g) * M + i) * columns + j] = 0
+        while pixel < end:
+            count = min(LB, end - pixel)
+            run_count = find_runs(
+                pixel, count, shape, source_steps, pixel_steps, run_start, run_offset, run_offset + LB,
             )
-            for i in range(row_panels):
-                micro(
-                    mr, block, a_packed + ((g * row_panels + i) * pixels + pixel) * mr, packed, NR,
-                    sums + i * mr * NR, NR, True,
-                )
-        for i in range(M):
-            target = partial + ((chunk * groups + g) * M + i) * columns
-            for j in range(count):
-                target[column_out[first + j]] = sums[i * NR + j]
+            for panel in range(first, min(panels, first + JB)):
+                for run in range(run_count):
+                    transpose(
+                        source + g * source_steps[2] + run_offset[run], 0, column_offset + panel * NR,
+                        min(NR, columns - panel * NR), run_start[run + 1] - run_start[run],
+                        packed + ((panel - first) * count + run_start[run]) * NR, NR, NR,
+                    )
+            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+                for panel in range(first, min(panels, first + JB)):
+                    tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
+                    micro(
+                        mr, count, a_packed + ((g * row_panels + row_panel) * pixels + pixel) * mr,
+                        packed + (panel - first) * count * NR, NR, tile, NR, pixel > chunk * chunk_size,
+                    )
+                    if pixel + count == end:
+                        width = min(NR, columns - panel * NR)
+                        for i in range(min(mr, M - row_panel * mr)):
+                            copy_run(
+                                partial + ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR,
+                                tile + i * NR, width,
+                            )
+            pixel += count
 
 
-def run_weight_plan(
-    plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
-    Py_ssize_t groups, int num_threads,
-):
-    """Run a `geometry.WeightPlan`: copy both operands, multiply, add up the chunks in order."""
-    cdef Py_ssize_t N = dy.shape[0], K = dy.shape[1], P = dy.shape[2], Q = dy.shape[3], C = x.shape[1]
-    cdef Py_ssize_t rows = plan.planes.rows, columns = plan.planes.pitch, top = plan.planes.top
-    cdef Py_ssize_t left = plan.planes.left
-    cdef const Py_ssize_t[::1] pixel_steps = plan.pixel_steps
-    cdef const Py_ssize_t[::1] column_offset = plan.column_offset, column_out = plan.column_out
-    cdef Py_ssize_t filter_size = column_offset.shape[0], M = K // groups
+def run_weight_plan(plan, const real[:, :, :, ::1] dy not None, image, real[::1] out not None, int num_threads):
+    """Run the weight gradient over the forward `geometry.Plan`: copy both operands, multiply, add up the chunks."""
+    cdef const Py_ssize_t[:, ::1] table = plan.products[0].table
+    cdef const Py_ssize_t[::1] column_offset = plan.products[0].source_offset
+    cdef const real[::1] source = planes_of(plan.planes, image, num_threads)
+    cdef Py_ssize_t N = dy.shape[0], K = dy.shape[1], plane = dy.shape[2] * dy.shape[3], pixels = N * plane
+    cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], columns = table[0, 5], worker
     cdef int NR = panel_width(&dy[0, 0, 0, 0]), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, KB = blocking.PIXEL_BLOCK
-    cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((filter_size + NR - 1) // NR), N * P * Q)
-    cdef Py_ssize_t scratch_step = (row_panels * mr + KB + 1) * NR, worker
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
+    cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((columns + NR - 1) // NR), pixels)
+    cdef const Py_ssize_t[::1] blocks = product_blocks(
+        groups * chunks, M, columns, (pixels + chunks - 1) // chunks, mr, NR, sizeof(real)
+    )
+    cdef Py_ssize_t scratch_step = blocks[1] * NR * (blocks[2] + blocks[0] * mr), run_step = 3 * blocks[2] + 2
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] image = empty(N * rows * columns * C, dtype)
-    cdef real[::1] a_packed = empty(groups * row_panels * mr * N * P * Q, dtype)
+    cdef real[::1] a_packed = empty(groups * row_panels * mr * pixels, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
-    cdef Py_ssize_t[::1] offsets = np.empty(num_threads * (KB + 2 * NR + 1), np.intp)
+    cdef Py_ssize_t[::1] runs = np.empty(num_threads * run_step, np.intp)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        channels_last(
-            &x[0, 0, 0, 0], &image[0], N, C, x.shape[2], x.shape[3], top, left, rows, columns, worker, num_threads
-        )
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        pack_pixels(&dy[0, 0, 0, 0], &a_packed[0], N, K, P * Q, groups, mr, worker, num_threads)
+        pack_pixels(&dy[0, 0, 0, 0], &a_packed[0], N, K, plane, groups, mr, worker, num_threads)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         weight_product(
-            &a_packed[0], &image[0], image.shape[0], &partial[0], N, P, Q, groups, M, C // groups, filter_size,
-            &pixel_steps[0], &column_offset[0], &column_out[0], &scratch[0], scratch_step, &offsets[0], KB, chunks,
-            worker, num_threads,
+            &a_packed[0], &source[0], &partial[0], &table[0, 0], &column_offset[0], &blocks[0], chunks, &scratch[0],
+            scratch_step, &runs[0], worker, num_threads,
         )
     if chunks > 1:
         add_chunks(&partial[0], &out[0], out.shape[0], chunks)
@@ -439,8 +420,8 @@ def run_weight_plan(
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, dilation, groups)
-    run_weight_plan(plan, dy, x, out.reshape(-1), groups, num_threads)
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
 
 

@@ -43,15 +43,6 @@ class Plan(NamedTuple):
     covers_out: bool  # False: some outputs meet no tap and are zero
 
 
-class WeightPlan(NamedTuple):
-    """The weight gradient: channels-last image, and one column per (t, c)."""
-
-    planes: Planes
-    pixel_steps: np.ndarray  # (3,) steps of image, output row, output column in the channels-last image
-    column_offset: np.ndarray  # (T * C/groups,) offset of column (t, c) from its pixel
-    column_out: np.ndarray  # (T * C/groups,) offset of column (t, c) in one filter of dw
-
-
 def _planes(H, W, top, left, rows, columns, stride_w):
     """Planes that hold `rows` x `columns` of the image padded by `top` and `left`."""
     width = -(-columns // stride_w)
@@ -86,7 +77,7 @@ def padded_bias(bias, groups, M, mr):
 
 @planned
 def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
-    """Plan of ``conv2d``."""
+    """Plan of ``conv2d``, and of ``conv2d_grad_weight``."""
     (N, C, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     planes = _planes(H, W, top, left, (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1, sw)
@@ -162,21 +153,6 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
             )
     covers_out = all(row_taps) and all(column_taps)
     return Plan(planes, tuple(products), covers_out)
-
-
-@planned
-def grad_weight(dy_shape, x_shape, out_shape, stride, padding, dilation, groups):
-    """Plan of ``conv2d_grad_weight``."""
-    (P, Q), (_, C, H, W), (_, Cg, R, S) = dy_shape[2:], x_shape, out_shape
-    (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
-    rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
-    planes = _planes(H, W, top, left, rows, columns, 1)._replace(rows=rows, pitch=columns, copied=True)
-    return WeightPlan(
-        planes,
-        np.array([rows * columns * C, sh * columns * C, sw * C], np.intp),
-        offset_sums(np.arange(R) * dh * columns * C, np.arange(S) * dw * C, np.arange(Cg)),
-        offset_sums(np.arange(R) * S, np.arange(S), np.arange(Cg) * R * S),
-    )
 
 
 def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, **_):

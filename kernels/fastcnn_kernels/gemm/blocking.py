@@ -3,20 +3,40 @@
 Register tiles (mr x NR) are fixed per CPU level in micro.h and, from the same table of registers, in numba_micro.py.
 """
 
+import numpy as np
+
+from fastcnn_kernels.memory import planned
+
 #: A packed block of B shares the 1 MiB (or 512 KiB) L2 of a core with the panels of A streaming past it.
 L2_BYTES_FOR_B = 256 * 1024
-#: One panel of B (L_BLOCK x 32 floats = 128 KiB) must leave L2 room for one of A; C is revisited once per L_BLOCK.
-L_BLOCK = 1024
+#: A panel of A (14 x 384 floats = 21 KiB) stays in L1 while the panels of B stream past it from L2.
+L_BLOCK = 384
 #: Panels of A per task: 32 x 14 rows use each packed element of B 448 times, yet leave tasks to share out.
 PANELS_OF_A = 32
 #: Panels of B per task at most: keeps enough tasks for the threads when L is short.
 PANELS_OF_B = 16
+#: Tasks of a product at least, where it has so many panels: two threads then differ by a sixteenth at most.
+TASKS = 16
 
 
-def matmul_blocks(mr: int, NR: int, L: int, itemsize: int) -> tuple[int, int, int]:
-    """Rows of A, columns of B and length of the sum per task."""
-    panel_bytes = min(L, L_BLOCK) * NR * itemsize
-    return mr * PANELS_OF_A, NR * max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // panel_bytes)), L_BLOCK
+def _even(size: int, largest: int) -> int:
+    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
+    return -(-size // -(-size // largest))
+
+
+@planned
+def product_blocks(Z, M, N, L, mr, NR, itemsize):
+    """Panels of A and of B per task of Z products, and rows of B packed or met at a time."""
+    row_panels, column_panels, length = -(-M // mr), -(-N // NR), _even(L, L_BLOCK)
+    rows = _even(row_panels, PANELS_OF_A)
+    columns = _even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
+    others = Z * -(-row_panels // rows)
+    if others * -(-column_panels // columns) < TASKS:
+        columns = _even(column_panels, max(1, column_panels * others // TASKS))
+    others = Z * -(-column_panels // columns)
+    if others * -(-row_panels // rows) < TASKS:
+        rows = _even(row_panels, max(1, row_panels * others // TASKS))
+    return np.array([rows, columns, length], np.intp)
 
 
 #: Fewer elements are packed by one thread: it takes about as long as waking the others (2 us, Numba 4).

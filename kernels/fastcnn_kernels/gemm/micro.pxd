@@ -25,6 +25,14 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void take_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
     void put_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
     void put_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
+    void transpose_f32(
+        const float* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
+        float* target, Py_ssize_t target_step, Py_ssize_t width
+    )
+    void transpose_f64(
+        const double* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
+        double* target, Py_ssize_t target_step, Py_ssize_t width
+    )
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
@@ -124,6 +132,16 @@ cdef inline void put_steps(real* target, const real* source, Py_ssize_t step, Py
         put_steps_f64(target, source, step, n)
 
 
+cdef inline void transpose(
+    const real* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
+    real* target, Py_ssize_t target_step, Py_ssize_t width
+) noexcept nogil:
+    if real is float:
+        transpose_f32(source, source_step, offset, rows, columns, target, target_step, width)
+    else:
+        transpose_f64(source, source_step, offset, rows, columns, target, target_step, width)
+
+
 cdef inline bint has_nonfinite(const real* x, Py_ssize_t n) noexcept nogil:
     if real is float:
         return has_nonfinite_f32(x, n)
@@ -192,22 +210,22 @@ cdef inline void add_lanes(const real* sums, real* out, Py_ssize_t n) noexcept n
 cdef inline void pack_rows(
     const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, const Py_ssize_t* l_offset
 ) noexcept nogil:
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    cdef Py_ssize_t i, l, block
-    if row_step == 1:
-        for l in range(L):
-            copy_run(packed + l * mr, a + l_offset[l], rows)
+    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
+
+    What is contiguous, along the rows or along runs of the sum, is read as such.
+    """
+    cdef Py_ssize_t i, l = 0, first
+    while l < L:
+        first = l
+        l += 1
+        if row_step == 1:
+            copy_run(packed + first * mr, a + l_offset[first], rows)
             for i in range(rows, mr):
-                packed[l * mr + i] = 0
-        return
-    for block in range((L + 63) // 64):  # a stretch of the panel that stays in L1 while its rows are filled in
-        for i in range(mr):
-            if i < rows:
-                for l in range(block * 64, min(L, block * 64 + 64)):
-                    packed[l * mr + i] = a[i * row_step + l_offset[l]]
-            else:
-                for l in range(block * 64, min(L, block * 64 + 64)):
-                    packed[l * mr + i] = 0
+                packed[first * mr + i] = 0
+            continue
+        while l < L and l_offset[l] == l_offset[l - 1] + 1:
+            l += 1
+        transpose(a + l_offset[first], row_step, NULL, rows, l - first, packed + first * mr, mr, mr)
 
 
 cdef inline void pack_weights(

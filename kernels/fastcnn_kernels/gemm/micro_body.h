@@ -14,9 +14,10 @@ INLINE void NAME(store)(REAL *p, NAME(vec) v) { *(NAME(mem) *)p = v; }
 INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
                              ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MR][2];
-    UNROLL for (int i = 0; i < mr; i++) {
-        acc[i][0] = accumulate ? NAME(load)(c + i * ldc) : (NAME(vec)){0};
-        acc[i][1] = accumulate ? NAME(load)(c + i * ldc + VL) : (NAME(vec)){0};
+    UNROLL for (int i = 0; i < mr; i++) { /* C is met last: its lines arrive meanwhile */
+        acc[i][0] = acc[i][1] = (NAME(vec)){0};
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + VL, 1);
     }
     for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
         NAME(vec) b0 = NAME(load)(b), b1 = NAME(load)(b + VL);
@@ -26,8 +27,8 @@ INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REA
         }
     }
     UNROLL for (int i = 0; i < mr; i++) {
-        NAME(store)(c + i * ldc, acc[i][0]);
-        NAME(store)(c + i * ldc + VL, acc[i][1]);
+        NAME(store)(c + i * ldc, accumulate ? NAME(load)(c + i * ldc) + acc[i][0] : acc[i][0]);
+        NAME(store)(c + i * ldc + VL, accumulate ? NAME(load)(c + i * ldc + VL) + acc[i][1] : acc[i][1]);
     }
 }
 
@@ -343,6 +344,56 @@ INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, pt
     for (ptrdiff_t j = 0; j < n; j++) target[j * step] = source[j];
 }
 #undef PAIRS
+
+/* target[j * target_step + i] = source[start(i) + j] for i < rows and j < columns, zeros for rows <= i < width;
+ * start(i) is offset[i], or i * source_step if offset is NULL. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+#define VL (VECTOR_BYTES / (int)sizeof(REAL))
+#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
+/* At most VL rows: in round s, rows i and i + s exchange the lanes whose bit s tells them apart. */
+static void NAME(transpose_vectors)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
+                                    ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
+    ptrdiff_t start[VL];
+    for (int i = 0; i < VL; i++) start[i] = i >= rows ? 0 : offset ? offset[i] : i * source_step;
+    for (; columns > 0; columns -= VL, source += VL, target += VL * target_step) {
+        NAME(vec) v[VL];
+        UNROLL for (int i = 0; i < VL; i++)
+            v[i] = i < rows ? NAME(load_masked)(FIRST(columns), source + start[i]) : (NAME(vec)){0};
+        UNROLL for (int s = 1; s < VL; s *= 2) {
+            NAME(index) low, high;
+            UNROLL for (int j = 0; j < VL; j++) {
+                low[j] = j & s ? VL + j - s : j;
+                high[j] = j & s ? VL + j : j + s;
+            }
+            UNROLL for (int i = 0; i < VL; i++)
+                if (!(i & s)) {
+                    const NAME(vec) first = v[i], second = v[i + s];
+                    v[i] = (NAME(vec))PERMUTE_TWO(first, (__m512i)low, second);
+                    v[i + s] = (NAME(vec))PERMUTE_TWO(first, (__m512i)high, second);
+                }
+        }
+        UNROLL for (int j = 0; j < VL; j++)
+            if (j < columns) NAME(store_masked)(FIRST(width), target + j * target_step, v[j]);
+    }
+}
+static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
+                            ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
+    for (; width > 0; width -= VL, rows -= VL, target += VL) {
+        NAME(transpose_vectors)(source, source_step, offset, rows, columns, target, target_step, width);
+        if (offset) offset += VL; else source += VL * source_step;
+    }
+}
+#undef VL
+#undef FIRST
+#else
+static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
+                            ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
+    for (ptrdiff_t block = 0; block < columns; block += 64) /* a stretch of the target that stays in L1 */
+        for (ptrdiff_t i = 0; i < width; i++)
+            for (ptrdiff_t j = block; j < columns && j < block + 64; j++)
+                target[j * target_step + i] = i >= rows ? 0 : source[(offset ? offset[i] : i * source_step) + j];
+}
+#endif
 
 /* 1 if any of n values is NaN or infinite: its exponent bits are all ones. */
 static int NAME(has_nonfinite)(const REAL *x, ptrdiff_t n) {

@@ -164,7 +164,7 @@ def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
     (Z, M, N), L = out.shape, a.shape[1 if transpose_a else 2]
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(mr, NR, L, out.itemsize)
+    I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(Z, M, N, L, mr, NR, out.itemsize)
     scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
     a_packed = empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
