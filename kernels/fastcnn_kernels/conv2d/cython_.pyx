@@ -160,8 +160,8 @@ cdef void shifted_gemm(
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
-    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where a
-    tile is dense there, else in the scratch.
+    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
+    a tile is dense there, else in the scratch.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
@@ -172,14 +172,14 @@ cdef void shifted_gemm(
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
     cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
-    cdef Py_ssize_t task, g, i, panel, row_panel, row_first, first, panels, pixel, columns, step, l0, count
+    cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel, columns, step, l0, count
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
     cdef real* sums = packed + JB * NR * LB + NR
     cdef real* c
     cdef bint dense
-    for task in range(groups * j_blocks * i_blocks * worker // workers, groups * j_blocks * i_blocks * (worker + 1) // workers):
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
         first = task // i_blocks % j_blocks * JB
         row_first = task % i_blocks * IB

@@ -8,19 +8,17 @@ import numpy as np
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
-    MR,
     VECTOR_BYTES,
     copy_panel_row,
     copy_run,
-    copy_steps,
     micro,
     panel_width,
     put_steps,
-    scatter_steps,
     take_steps,
+    transpose,
     zero_run,
 )
 from fastcnn_kernels.memory import empty
@@ -108,31 +106,27 @@ def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, ru
 
 
 @compiled
-def shifted_tile(
-    mr, rows, columns, L, a, a_start, b, b_start, bias, bias_start, has_bias, out, out_start, out_row_step, column_step,
-    dense, run_count, runs, run_start, run_out, tile, tile_start,
-):  # fmt: skip
-    """One micro-kernel call and the store of its tile, run by run unless the tile is `dense` in out."""
+def shifted_tile(mr, rows, L, a, a_start, b, b_start, bias, bias_start, has_bias, c, c_start, ldc, accumulate):
+    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
     NR = panel_width(a)
-    if dense and rows == mr and columns == NR:
-        c_start = out_start + runs[run_out]
-        if has_bias:
-            for i in range(rows):
-                for j in range(NR):
-                    out[c_start + i * out_row_step + j] = bias[bias_start + i]
-        micro(mr, L, a, a_start, b, b_start, NR, out, c_start, out_row_step, has_bias)
-        return
-    if has_bias:
+    if has_bias and not accumulate:
         for i in range(mr):
             for j in range(NR):
-                tile[tile_start + i * NR + j] = bias[bias_start + i] if i < rows else 0
-    micro(mr, L, a, a_start, b, b_start, NR, tile, tile_start, NR, has_bias)
+                c[c_start + i * ldc + j] = bias[bias_start + i] if i < rows else 0
+    micro(mr, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate or has_bias)
+
+
+@compiled
+def store_runs(tile, tile_start, rows, out, out_start, out_row_step, column_step, run_count, runs, run_start, run_out):
+    """Store a tile run by run."""
+    NR = panel_width(tile)
     for i in range(rows):
         for run in range(run_count):
             start = runs[run_start + run]
-            source = tile_start + i * NR + start
-            target = out_start + i * out_row_step + runs[run_out + run]
-            put_steps(out, target, column_step, tile, source, runs[run_start + run + 1] - start)
+            put_steps(
+                out, out_start + i * out_row_step + runs[run_out + run], column_step, tile, tile_start + i * NR + start,
+                runs[run_start + run + 1] - start,
+            )  # fmt: skip
 
 
 @threaded
@@ -152,70 +146,95 @@ def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
 
 @threaded
 def shifted_gemm(
-    source, a_packed, bias, has_bias, out, out_start, table, source_offset, scratch, scratch_step, runs, JB, worker,
+    source, a_packed, bias, has_bias, out, out_start, table, source_offset, blocks, scratch, scratch_step, runs, worker,
     workers,
 ):  # fmt: skip
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
+    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
+    a tile is dense there, else in the scratch.
     """
     shape, source_steps, out_steps = table[0], table[1], table[3]
-    P, Q, groups, M, L, pixels = shape[1], shape[2], shape[3], shape[4], shape[5], shape[0] * shape[1] * shape[2]
-    NR = panel_width(source)
-    mr = panel_rows(M)
-    a_size = (M + mr - 1) // mr * mr * L
-    pixel_panels = (pixels + NR - 1) // NR
-    blocks = (pixel_panels + JB - 1) // JB
-    scratch_start = worker * scratch_step
-    packed = scratch_start + MR * NR
-    runs_start = worker * JB * (3 * NR + 2)
-    for task in range(groups * blocks * worker // workers, groups * blocks * (worker + 1) // workers):
-        g = task // blocks
-        first = task % blocks * JB
+    P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
+    IB, JB, LB = blocks[0], blocks[1], blocks[2]
+    plane, pixels = P * Q, shape[0] * P * Q
+    NR, mr = panel_width(source), panel_rows(M)
+    row_panels, pixel_panels = (M + mr - 1) // mr, (pixels + NR - 1) // NR
+    a_size = row_panels * mr * L
+    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (pixel_panels + JB - 1) // JB
+    tasks = groups * j_blocks * i_blocks
+    counts = worker * JB * (3 * NR + 2)
+    packed = worker * scratch_step
+    sums = packed + JB * NR * LB + NR
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (j_blocks * i_blocks)
+        first = task // i_blocks % j_blocks * JB
+        row_first = task % i_blocks * IB
         panels = min(JB, pixel_panels - first)
         for panel in range(panels):
-            run_start = runs_start + JB + panel * (3 * NR + 1)
+            run_start = counts + JB + panel * (3 * NR + 1)
             pixel = (first + panel) * NR
-            columns = min(NR, pixels - pixel)
-            run_count = find_runs(
-                pixel, columns, P, Q, source_steps, out_steps, runs, run_start, run_start + NR + 1,
+            runs[counts + panel] = find_runs(
+                pixel, min(NR, pixels - pixel), P, Q, source_steps, out_steps, runs, run_start, run_start + NR + 1,
                 run_start + 2 * NR + 1,
             )  # fmt: skip
-            runs[runs_start + panel] = run_count
-            pack_runs(
-                source, g * source_steps[2], scratch, packed + panel * NR * L, L, source_offset, 0, run_count, runs,
-                run_start, run_start + NR + 1, columns,
-            )  # fmt: skip
-        for row_panel in range((M + mr - 1) // mr):
-            i = row_panel * mr
+        for step in range((L + LB - 1) // LB):
+            l0 = step * LB
+            count = min(LB, L - l0)
             for panel in range(panels):
-                run_start = runs_start + JB + panel * (3 * NR + 1)
-                pixel = (first + panel) * NR
-                columns = min(NR, pixels - pixel)
-                image = P * Q
-                dense = out_steps[2] == 1 and out_steps[1] == Q and pixel // image == (pixel + NR - 1) // image
-                shifted_tile(
-                    mr, min(mr, M - i), columns, L, a_packed, g * a_size + i * L, scratch, packed + panel * NR * L,
-                    bias, g * M + i, has_bias, out, out_start + (g * M + i) * out_steps[3], out_steps[3],
-                    out_steps[2], dense, runs[runs_start + panel], runs, run_start, run_start + 2 * NR + 1, scratch,
-                    scratch_start,
+                run_start = counts + JB + panel * (3 * NR + 1)
+                pack_runs(
+                    source, g * source_steps[2], scratch, packed + panel * NR * count, count, source_offset, l0,
+                    runs[counts + panel], runs, run_start, run_start + NR + 1, min(NR, pixels - (first + panel) * NR),
                 )  # fmt: skip
+            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+                i = row_panel * mr
+                rows = min(mr, M - i)
+                out_row = out_start + (g * M + i) * out_steps[3]
+                for panel in range(panels):
+                    run_start = counts + JB + panel * (3 * NR + 1)
+                    pixel = (first + panel) * NR
+                    tile = packed + panel * NR * count
+                    if (
+                        out_steps[2] == 1
+                        and out_steps[1] == Q
+                        and rows == mr
+                        and pixel + NR <= pixels
+                        and pixel // plane == (pixel + NR - 1) // plane
+                    ):
+                        shifted_tile(
+                            mr, rows, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias, g * M + i,
+                            has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
+                        )  # fmt: skip
+                        continue
+                    c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
+                    shifted_tile(
+                        mr, rows, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias, g * M + i,
+                        has_bias, scratch, c, NR, l0 > 0,
+                    )  # fmt: skip
+                    if l0 + count == L:
+                        store_runs(
+                            scratch, c, rows, out, out_row, out_steps[3], out_steps[2], runs[counts + panel], runs,
+                            run_start, run_start + 2 * NR + 1,
+                        )  # fmt: skip
 
 
 def run_product(product, source, weight, bias, out, num_threads):
     """Allocate the workspace of one `shifted_gemm` and run it; `product` is a `geometry.Product`."""
-    groups, M, L = product.table[0, 3:6].tolist()
+    N, P, Q, groups, M, L = product.table[0].tolist()
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    JB = blocking.panels_per_task(L, NR, out.itemsize)
-    scratch_step = MR * NR + JB * NR * L + NR
+    blocks = product_blocks(groups, M, N * P * Q, L, mr, NR, out.itemsize)
+    IB, JB, LB = blocks.tolist()
+    scratch_step = (JB * LB + 1 + (IB * JB if LB < L else 1) * mr) * NR
     a_packed = empty(groups * -(-M // mr) * mr * L, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     pack_weights(packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset)
     shifted_gemm(
         num_threads, source, a_packed, a_packed if bias is None else bias, bias is not None, out, product.out_start,
-        product.table, product.source_offset, scratch, scratch_step, runs, JB,
+        product.table, product.source_offset, blocks, scratch, scratch_step, runs,
     )  # fmt: skip
 
 
@@ -237,13 +256,18 @@ def any_nonfinite(values):
     return found
 
 
+def planes_of(planes, image, num_threads):
+    """The `geometry.Planes` of an image, flat: a padded copy, or the image itself."""
+    if not planes.copied:
+        return flat(image)
+    target = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
+    run_pad_planes(planes, image, target, num_threads)
+    return target
+
+
 def run_plan(plan, image, weight, bias, out, num_threads):
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
-    planes = plan.planes
-    source = flat(image)
-    if planes.copied:
-        source = empty(image.shape[0] * image.shape[1] * planes.rows * planes.pitch, image.dtype)
-        run_pad_planes(planes, image, source, num_threads)
+    source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
         out[...] = 0
     for product in plan.products:
@@ -271,29 +295,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 
 
 @threaded
-def channels_last(x, image, N, C, H, W, top, left, rows, columns, worker, workers):
-    """Copy (N, C, H, W) into (N, rows, columns, C), padded by zeros."""
-    for task in range(N * rows * worker // workers, N * rows * (worker + 1) // workers):
-        target = task * columns * C
-        n = task // rows
-        h = task % rows - top
-        first = min(columns, left)
-        last = min(columns, W + left)
-        if h < 0 or h >= H:
-            first = 0
-            last = 0
-        for j in range(first * C):
-            image[target + j] = 0
-        for block in range(0, C, 16):  # 16 channels at a time: as many rows of x are read side by side
-            source = ((n * C + block) * H + h) * W - left
-            for j in range(first, last):
-                copy_steps(image, target + j * C + block, 1, x, source + j, H * W, min(C - block, 16))
-        for j in range(last * C, columns * C):
-            image[target + j] = 0
-
-
-@threaded
-def pack_pixels(dy, packed, N, K, pixels, groups, mr, worker, workers):
+def pack_pixels(dy, packed, N, K, pixels, groups, mr, none, worker, workers):
     """Pack dy (N, K, pixels) into panels of mr channels, [groups][panel][N * pixels][mr]."""
     Kg = K // groups
     panels = (Kg + mr - 1) // mr
@@ -302,70 +304,71 @@ def pack_pixels(dy, packed, N, K, pixels, groups, mr, worker, workers):
         n = task % N
         k = task // N % panels * mr
         g = task // (N * panels)
-        target = task * pixels * mr
-        for block in range(0, pixels, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
-            count = min(pixels - block, 64)
-            for i in range(mr):
-                if k + i < Kg:
-                    source = (n * K + g * Kg + k + i) * pixels + block
-                    copy_steps(packed, target + block * mr + i, mr, dy, source, 1, count)
-                else:
-                    for j in range(block, block + count):
-                        packed[target + j * mr + i] = 0
+        transpose(
+            dy, (n * K + g * Kg + k) * pixels, pixels, none, 0, False, min(mr, Kg - k), pixels, packed,
+            task * pixels * mr, mr, mr,
+        )  # fmt: skip
 
 
 @threaded
 def weight_product(
-    a_packed, image, partial, N, P, Q, groups, M, Cg, pixel_steps, column_offset, column_out, scratch, scratch_step,
-    offsets, KB, chunks, worker, workers,
+    a_packed, source, partial, table, column_offset, blocks, chunks, scratch, scratch_step, runs, pixel_steps, worker,
+    workers,
 ):  # fmt: skip
-    """partial[chunk, g, m, column_out[j]] = sum over the chunk's pixels of dy[m, pixel] image[pixel, column j]."""
-    NR = panel_width(image)
-    mr = panel_rows(M)
-    columns = column_offset.size
-    panels = (columns + NR - 1) // NR
-    row_panels = (M + mr - 1) // mr
-    pixels = N * P * Q
-    chunk_size = ((pixels + chunks - 1) // chunks + KB - 1) // KB * KB
-    run_start = worker * (KB + 2 * NR + 1)
-    run_offset = run_start + NR + 1
-    l_offset = run_offset + NR
-    scratch_start = worker * scratch_step
-    packed = scratch_start + row_panels * mr * NR
-    tasks = groups * panels * chunks
+    """partial[chunk, g, m, column] = sum over the chunk's pixels of dy[m, pixel] source[pixel, column].
+
+    The blocks are those of `shifted_gemm`, the sum running over pixels; a task's sums wait in the scratch.
+    """
+    shape, source_steps = table[0], table[1]
+    P, Q, groups, M, columns = shape[1], shape[2], shape[3], shape[4], shape[5]
+    IB, JB, LB = blocks[0], blocks[1], blocks[2]
+    pixels = shape[0] * P * Q
+    chunk_size = (pixels + chunks - 1) // chunks
+    NR, mr = panel_width(source), panel_rows(M)
+    row_panels, panels = (M + mr - 1) // mr, (columns + NR - 1) // NR
+    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (panels + JB - 1) // JB
+    tasks = groups * chunks * j_blocks * i_blocks
+    run_start = worker * (3 * LB + 2)
+    run_offset = run_start + LB + 1
+    packed = worker * scratch_step
+    sums = packed + JB * NR * LB
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        chunk = task % chunks
-        first = task // chunks % panels * NR
-        g = task // (chunks * panels)
-        count = min(NR, columns - first)
-        runs = 0
-        for j in range(count):
-            if j == 0 or column_offset[first + j] != column_offset[first + j - 1] + 1:
-                offsets[run_start + runs] = j
-                offsets[run_offset + runs] = column_offset[first + j]
-                runs += 1
-        offsets[run_start + runs] = count
-        end = min(pixels, (chunk + 1) * chunk_size)
-        zero_run(scratch, scratch_start, row_panels * mr * NR)
-        for step in range((end - chunk * chunk_size + KB - 1) // KB):
-            pixel = chunk * chunk_size + step * KB
-            block = min(KB, end - pixel)
-            for l in range(block):
-                i = pixel + l
-                offsets[l_offset + l] = (
-                    i // (P * Q) * pixel_steps[0] + i // Q % P * pixel_steps[1] + i % Q * pixel_steps[2]
-                )
-            pack_runs(
-                image, g * Cg, scratch, packed, block, offsets, l_offset, runs, offsets, run_start, run_offset, count
+        row_first = task % i_blocks * IB
+        first = task // i_blocks % j_blocks * JB
+        chunk = task // (i_blocks * j_blocks) % chunks
+        g = task // (i_blocks * j_blocks * chunks)
+        pixel = chunk * chunk_size
+        end = min(pixels, pixel + chunk_size)
+        if pixel >= end:
+            for i in range(row_first * mr, min(M, (row_first + IB) * mr)):
+                target = ((chunk * groups + g) * M + i) * columns
+                zero_run(partial, target + first * NR, min(columns, (first + JB) * NR) - first * NR)
+        while pixel < end:
+            count = min(LB, end - pixel)
+            run_count = find_runs(
+                pixel, count, P, Q, source_steps, pixel_steps, runs, run_start, run_offset, run_offset + LB
             )
-            for i in range(row_panels):
-                micro(
-                    mr, block, a_packed, ((g * row_panels + i) * pixels + pixel) * mr, scratch, packed, NR, scratch,
-                    scratch_start + i * mr * NR, NR, True,
-                )  # fmt: skip
-        for i in range(M):
-            target = ((chunk * groups + g) * M + i) * columns
-            scatter_steps(partial, target, column_out, first, scratch, scratch_start + i * NR, count)
+            for panel in range(first, min(panels, first + JB)):
+                for run in range(run_count):
+                    start = runs[run_start + run]
+                    transpose(
+                        source, g * source_steps[2] + runs[run_offset + run], 0, column_offset, panel * NR, True,
+                        min(NR, columns - panel * NR), runs[run_start + run + 1] - start, scratch,
+                        packed + ((panel - first) * count + start) * NR, NR, NR,
+                    )  # fmt: skip
+            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+                for panel in range(first, min(panels, first + JB)):
+                    tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
+                    micro(
+                        mr, count, a_packed, ((g * row_panels + row_panel) * pixels + pixel) * mr, scratch,
+                        packed + (panel - first) * count * NR, NR, scratch, tile, NR, pixel > chunk * chunk_size,
+                    )  # fmt: skip
+                    if pixel + count == end:
+                        width = min(NR, columns - panel * NR)
+                        for i in range(min(mr, M - row_panel * mr)):
+                            target = ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR
+                            copy_run(partial, target, scratch, tile + i * NR, width)
+            pixel += count
 
 
 def add_chunks(partial, out, chunks):
@@ -376,24 +379,24 @@ def add_chunks(partial, out, chunks):
         out += part
 
 
-def run_weight_plan(plan, dy, x, out, groups, num_threads):
-    """Run a `geometry.WeightPlan`: copy both operands, multiply, add up the chunks in order."""
-    (N, K, P, Q), (C, H, W) = dy.shape, x.shape[1:]
-    rows, columns, M, filter_size = plan.planes.rows, plan.planes.pitch, K // groups, plan.column_offset.size
-    NR, mr, KB = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), blocking.PIXEL_BLOCK
-    row_panels = -(-M // mr)
-    chunks = blocking.pixel_chunks(groups * -(-filter_size // NR), N * P * Q)
-    scratch_step = (row_panels * mr + KB + 1) * NR
-    image = empty(N * rows * columns * C, out.dtype)
-    a_packed = empty(groups * row_panels * mr * N * P * Q, out.dtype)
+def run_weight_plan(plan, dy, image, out, num_threads):
+    """Run the weight gradient over the forward `geometry.Plan`: copy both operands, multiply, add up the chunks."""
+    table, column_offset = plan.products[0].table, plan.products[0].source_offset
+    source = planes_of(plan.planes, image, num_threads)
+    N, P, Q, groups, M, columns = table[0].tolist()
+    NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q
+    chunks = blocking.pixel_chunks(groups * -(-columns // NR), pixels)
+    blocks = product_blocks(groups * chunks, M, columns, -(-pixels // chunks), mr, NR, out.itemsize)
+    IB, JB, LB = blocks.tolist()
+    scratch_step = JB * NR * (LB + IB * mr)
+    a_packed = empty(groups * -(-M // mr) * mr * pixels, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
-    offsets = np.empty(num_threads * (KB + 2 * NR + 1), np.intp)
-    channels_last(num_threads, flat(x), image, N, C, H, W, plan.planes.top, plan.planes.left, rows, columns)
-    pack_pixels(num_threads, flat(dy), a_packed, N, K, P * Q, groups, mr)
+    runs = np.empty(num_threads * (3 * LB + 2), np.intp)
+    pack_pixels(num_threads, flat(dy), a_packed, N, dy.shape[1], P * Q, groups, mr, blocks)
     weight_product(
-        num_threads, a_packed, image, partial, N, P, Q, groups, M, C // groups, plan.pixel_steps, plan.column_offset,
-        plan.column_out, scratch, scratch_step, offsets, KB, chunks,
+        num_threads, a_packed, source, partial, table, column_offset, blocks, chunks, scratch, scratch_step, runs,
+        np.array((P * Q, Q, 1)),
     )  # fmt: skip
     if chunks > 1:
         add_chunks(partial, out, chunks)
@@ -402,8 +405,8 @@ def run_weight_plan(plan, dy, x, out, groups, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, dilation, groups)
-    run_weight_plan(plan, dy, x, out.reshape(-1), groups, num_threads)
+    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
+    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
 
 

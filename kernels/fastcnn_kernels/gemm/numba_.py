@@ -8,11 +8,10 @@ from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.numba_micro import (
     MR,
     VECTOR_BYTES,
-    copy_panel_row,
     copy_run,
-    gather_steps,
     micro,
     panel_width,
+    transpose,
     zero_run,
 )
 from fastcnn_kernels.memory import empty
@@ -34,38 +33,24 @@ def panel_rows(M):
 
 @compiled
 def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros."""
-    if row_step == 1:
-        for l in range(L):
-            copy_run(packed, packed_start + l * mr, a, a_start + l_offset[l_start + l], rows)
-            zero_run(packed, packed_start + l * mr + rows, mr - rows)
-        return
-    for block in range(0, L, 64):  # a stretch of the panel that stays in L1 while its rows are filled in
-        count = min(L - block, 64)
-        target = packed_start + block * mr
-        for i in range(mr):
-            if i < rows:
-                gather_steps(packed, target + i, mr, a, a_start + i * row_step, l_offset, l_start + block, count)
-            else:
-                for l in range(count):
-                    packed[target + l * mr + i] = 0
+    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
 
-
-@compiled
-def pack_b(b, b_start, packed, packed_start, columns, L, l_step, column_step):
-    """Pack `columns` <= NR columns of B into one panel; missing columns are zeros."""
-    NR = panel_width(b)
-    if columns == NR and column_step == 1:
-        for l in range(L):
-            copy_panel_row(packed, packed_start + l * NR, b, b_start + l * l_step)
-        return
-    for j in range(NR):
-        if j < columns:
-            for l in range(L):
-                packed[packed_start + l * NR + j] = b[b_start + l * l_step + j * column_step]
-        else:
-            for l in range(L):
-                packed[packed_start + l * NR + j] = 0
+    What is contiguous, along the rows or along runs of the sum, is read as such.
+    """
+    l = 0
+    while l < L:
+        first = l
+        l += 1
+        if row_step == 1:
+            copy_run(packed, packed_start + first * mr, a, a_start + l_offset[l_start + first], rows)
+            zero_run(packed, packed_start + first * mr + rows, mr - rows)
+            continue
+        while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
+            l += 1
+        transpose(
+            a, a_start + l_offset[l_start + first], row_step, l_offset, l_start, False, rows, l - first, packed,
+            packed_start + first * mr, mr, mr,
+        )  # fmt: skip
 
 
 @compiled
@@ -95,84 +80,60 @@ def multiply_tile(
             c[c_start + i * ldc + j] = tile[tile_start + i * NR + j]
 
 
-@compiled
-def multiply_block(
-    a, a_start, b, b_start, bias, bias_start, has_bias, c, c_start, scratch, scratch_start, mr, rows, columns, L, N,
-    l_step, column_step, L_BLOCK,
-):  # fmt: skip
-    """C[rows, columns] from packed panels of A and an unpacked block of B."""
-    NR = panel_width(b)
-    packed = scratch_start + MR * NR
-    for step in range((L + L_BLOCK - 1) // L_BLOCK):
-        l0 = step * L_BLOCK
-        lc = min(L_BLOCK, L - l0)
-        for panel in range((columns + NR - 1) // NR):
-            j = panel * NR
-            pack_b(
-                b, b_start + l0 * l_step + j * column_step, scratch, packed + j * lc, min(NR, columns - j), lc, l_step,
-                column_step,
-            )  # fmt: skip
-        for row_panel in range((rows + mr - 1) // mr):
-            i = row_panel * mr
-            for panel in range((columns + NR - 1) // NR):
-                j = panel * NR
-                multiply_tile(
-                    mr, min(mr, rows - i), min(NR, columns - j), lc, a, a_start + i * L + l0 * mr, scratch,
-                    packed + j * lc, c, c_start + i * N + j, N, bias, bias_start + j, has_bias and l0 == 0, l0 > 0,
-                    scratch, scratch_start,
-                )  # fmt: skip
-
-
 @threaded
-def pack_panels(a, a_packed, ZA, M, L, row_step, along, worker, workers):
-    """Pack this worker's share of A's panels."""
-    mr = panel_rows(M)
-    panels = (M + mr - 1) // mr
-    for task in range(ZA * panels * worker // workers, ZA * panels * (worker + 1) // workers):
+def pack_panels(matrix, packed, Z, rows, panel, L, row_step, along, worker, workers):
+    """Pack this worker's share of the panels of A, or of B, whose columns are the rows here."""
+    panels = (rows + panel - 1) // panel
+    for task in range(Z * panels * worker // workers, Z * panels * (worker + 1) // workers):
         z = task // panels
-        i = task % panels * mr
+        i = task % panels * panel
         pack_rows(
-            a, z * M * L + i * row_step, a_packed, (z * panels * mr + i) * L, min(mr, M - i), mr, L, row_step, along,
-            0,
+            matrix, z * rows * L + i * row_step, packed, (z * panels * panel + i) * L, min(panel, rows - i), panel, L,
+            row_step, along, 0,
         )  # fmt: skip
 
 
 @threaded
-def multiply_blocks(
-    a_packed, b, bias, has_bias, c, scratch, scratch_step, Z, ZA, ZB, M, N, L, transpose_b, I_BLOCK, J_BLOCK, L_BLOCK,
-    worker, workers,
-):  # fmt: skip
+def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, Z, ZA, ZB, M, N, L, blocks, worker, workers):
     """Multiply this worker's share of C's blocks."""
-    mr = panel_rows(M)
-    a_size = (M + mr - 1) // mr * mr * L
-    i_blocks = (M + I_BLOCK - 1) // I_BLOCK
-    j_blocks = (N + J_BLOCK - 1) // J_BLOCK
+    NR, mr = panel_width(a_packed), panel_rows(M)
+    I, J, LB = blocks[0] * mr, blocks[1] * NR, blocks[2]
+    a_size, b_size = (M + mr - 1) // mr * mr * L, (N + NR - 1) // NR * NR * L
+    i_blocks, j_blocks = (M + I - 1) // I, (N + J - 1) // J
     tasks = Z * i_blocks * j_blocks
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
-        i = task // j_blocks % i_blocks * I_BLOCK
-        j = task % j_blocks * J_BLOCK
-        multiply_block(
-            a_packed, (z if ZA > 1 else 0) * a_size + i * L,
-            b, (z if ZB > 1 else 0) * N * L + j * (L if transpose_b else 1), bias, j, has_bias,
-            c, (z * M + i) * N + j, scratch, worker * scratch_step, mr, min(I_BLOCK, M - i), min(J_BLOCK, N - j), L, N,
-            1 if transpose_b else N, L if transpose_b else 1, L_BLOCK,
-        )  # fmt: skip
+        i0 = task % i_blocks * I
+        j0 = task // i_blocks % j_blocks * J
+        a = (z if ZA > 1 else 0) * a_size
+        b = (z if ZB > 1 else 0) * b_size
+        for step in range((L + LB - 1) // LB):
+            l0 = step * LB
+            count = min(LB, L - l0)
+            for row_panel in range((min(I, M - i0) + mr - 1) // mr):
+                i = i0 + row_panel * mr
+                for panel in range((min(J, N - j0) + NR - 1) // NR):
+                    j = j0 + panel * NR
+                    multiply_tile(
+                        mr, min(mr, M - i), min(NR, N - j), count, a_packed, a + i * L + l0 * mr, b_packed,
+                        b + j * L + l0 * NR, c, (z * M + i) * N + j, N, bias, j, has_bias and l0 == 0, l0 > 0, tiles,
+                        worker * MR * NR,
+                    )  # fmt: skip
 
 
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
-    (Z, M, N), L = out.shape, a.shape[1 if transpose_a else 2]
+    (Z, M, N), L, ZA, ZB = out.shape, a.shape[1 if transpose_a else 2], a.shape[0], b.shape[0]
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    I_BLOCK, J_BLOCK, L_BLOCK = blocking.matmul_blocks(Z, M, N, L, mr, NR, out.itemsize)
-    scratch_step = MR * NR + min(L, L_BLOCK) * J_BLOCK
-    a_packed = empty(a.shape[0] * -(-M // mr) * mr * L, out.dtype)
-    scratch = empty(num_threads * scratch_step, out.dtype)
-    pack_panels(
-        blocking.packing_threads(a.size, num_threads), flat(a), a_packed, a.shape[0], M, L, 1 if transpose_a else L,
-        geometry.along(L, M if transpose_a else 1),
-    )  # fmt: skip
+    blocks = blocking.product_blocks(Z, M, N, L, mr, NR, out.itemsize)
+    a_packed = empty(ZA * -(-M // mr) * mr * L, out.dtype)
+    b_packed = empty(ZB * -(-N // NR) * NR * L, out.dtype)
+    tiles = empty(num_threads * MR * NR, out.dtype)
+    packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
+    along_a, along_b = geometry.along(L, M if transpose_a else 1), geometry.along(L, 1 if transpose_b else N)
+    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, 1 if transpose_a else L, along_a)
+    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, L if transpose_b else 1, along_b)
     multiply_blocks(
-        num_threads, a_packed, flat(b), a_packed if bias is None else flat(bias), bias is not None, flat(out), scratch,
-        scratch_step, Z, a.shape[0], b.shape[0], M, N, L, transpose_b, I_BLOCK, J_BLOCK, L_BLOCK,
+        num_threads, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out), tiles,
+        Z, ZA, ZB, M, N, L, blocks,
     )  # fmt: skip

@@ -53,6 +53,15 @@ def _store(builder, value, pointer, offset):
     builder.store(value, address, align=1)
 
 
+def _prefetch_to_write(builder, pointer):
+    """Ask for the cache line of a pointer."""
+    int32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]), "llvm.prefetch.p0"
+    )
+    builder.call(function, [builder.bitcast(pointer, byte), int32(1), int32(3), int32(1)])
+
+
 def _multiply_add(builder, x, y, total):
     """Return x * y + total, fused where the level has it."""
     if not FMA:
@@ -113,8 +122,8 @@ def _emit_micro(builder, rows, vector_type, L, a, b, b_step, c, ldc, accumulate)
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(2)]
     offsets = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
-    zero = ir.Constant(vector_type, None)
-    start = [builder.select(accumulate, _load(builder, c, vector_type, offset), zero) for offset in offsets]
+    for offset in offsets:  # C is met last: its lines arrive meanwhile
+        _prefetch_to_write(builder, builder.gep(c, [offset]))
 
     def body(index, totals):
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
@@ -126,8 +135,15 @@ def _emit_micro(builder, rows, vector_type, L, a, b, b_step, c, ldc, accumulate)
             results.append(_multiply_add(builder, left, columns[j], total))
         return results
 
-    for offset, result in zip(offsets, _emit_loop(builder, L, 1, start, body), strict=True):
-        _store(builder, result, c, offset)
+    zero = ir.Constant(vector_type, None)
+    results = _emit_loop(builder, L, 1, [zero] * len(tiles), body)
+    with builder.if_else(accumulate) as (add, overwrite):
+        with add:
+            for offset, result in zip(offsets, results, strict=True):
+                _store(builder, builder.fadd(_load(builder, c, vector_type, offset), result), c, offset)
+        with overwrite:
+            for offset, result in zip(offsets, results, strict=True):
+                _store(builder, result, c, offset)
 
 
 def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bias, tile):
@@ -626,6 +642,92 @@ def put_even(typing_context, target, target_start, source, source_start, count):
     return signature, generate
 
 
+@intrinsic
+def transpose_vectors(
+    typing_context, source, source_start, source_step, offset, offset_start, by_offset, rows, columns, target,
+    target_start, target_step, width,
+):  # fmt: skip
+    """`transpose` of at most as many rows as a vector has lanes.
+
+    In round s, rows i and i + s exchange the lanes whose bit s tells them apart.
+    """
+    intp = types.intp
+    signature = types.void(source, intp, intp, offset, intp, types.boolean, intp, intp, target, intp, intp, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, source_step, offset, offset_start, by_offset, rows, columns, *arguments = arguments
+        target, target_start, target_step, width = arguments
+        vector_type, intp, int32 = _vector_type(context, signature.args[0]), rows.type, ir.IntType(32)
+        VL = vector_type.count
+        source = _pointer(context, builder, signature.args[0], source, source_start)
+        offset = _pointer(context, builder, signature.args[3], offset, offset_start)
+        target = _pointer(context, builder, signature.args[8], target, target_start)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), VL), None)
+        there = [builder.icmp_signed("<", intp(i), rows) for i in range(VL)]
+        starts = []
+        for i in range(VL):  # behind the rows the table may end: its first entry serves, under an empty mask
+            entry = builder.select(builder.and_(there[i], by_offset), intp(i), intp(0))
+            start = builder.load(builder.gep(offset, [entry]))
+            starts.append(builder.select(by_offset, start, builder.mul(intp(i), source_step)))
+        written = _first_lanes(builder, builder.trunc(width, int32), vector_type)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(columns, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            rest = builder.sub(columns, done)
+            mask = _first_lanes(builder, builder.trunc(rest, int32), vector_type)
+            v = [
+                _load_masked(builder, source, vector_type, builder.add(start, done), builder.select(here, mask, none))
+                for start, here in zip(starts, there, strict=True)
+            ]
+            step = 1
+            while step < VL:
+                low = [VL + j - step if j & step else j for j in range(VL)]
+                high = [VL + j if j & step else j + step for j in range(VL)]
+                for i in range(VL):
+                    if not i & step:
+                        pair = v[i], v[i + step]
+                        v[i], v[i + step] = (
+                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(int32, VL), lanes))
+                            for lanes in (low, high)
+                        )
+                step *= 2
+            for j, value in enumerate(v):
+                with builder.if_then(builder.icmp_signed(">", rest, intp(j))):
+                    _store_masked(builder, value, target, builder.mul(builder.add(done, intp(j)), target_step), written)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def transpose(
+    source, source_start, source_step, offset, offset_start, by_offset, rows, columns, target, target_start,
+    target_step, width,
+):  # fmt: skip
+    """``target[j * target_step + i] = source[start(i) + j]`` for i < rows and j < columns, zeros for rows <= i < width.
+
+    ``start(i)`` is ``offset[offset_start + i]`` if `by_offset`, else ``i * source_step``.
+    """
+    VL = panel_width(source) // 2
+    if VECTOR_BYTES == 64:
+        for i in range(0, width, VL):
+            transpose_vectors(
+                source, source_start + (0 if by_offset else i * source_step), source_step, offset,
+                offset_start + (i if by_offset and i < rows else 0), by_offset, rows - i, columns, target,
+                target_start + i, target_step, width - i,
+            )  # fmt: skip
+        return
+    for block in range(0, columns, 64):  # a stretch of the target that stays in L1
+        count = min(columns - block, 64)
+        for i in range(width):
+            start = target_start + block * target_step + i
+            if i < rows:
+                row = source_start + (offset[offset_start + i] if by_offset else i * source_step) + block
+                copy_steps(target, start, target_step, source, row, 1, count)
+            else:
+                for j in range(count):
+                    target[start + j * target_step] = 0
+
+
 @compiled
 def take_steps(target, target_start, source, source_start, step, count):
     """``target[target_start + j] = source[source_start + j * step]`` for j < count."""
@@ -660,42 +762,6 @@ def copy_steps(typing_context, target, target_start, target_step, source, source
         with cgutils.for_range(builder, count) as loop:
             value = builder.load(builder.gep(source, [builder.mul(loop.index, source_step)]))
             builder.store(value, builder.gep(target, [builder.mul(loop.index, target_step)]))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def gather_steps(typing_context, target, target_start, target_step, source, source_start, offset, offset_start, count):
-    """``target[target_start + j * target_step] = source[source_start + offset[offset_start + j]]`` for j < count."""
-    signature = types.void(target, types.intp, types.intp, source, types.intp, offset, types.intp, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        target, target_start, target_step, source, source_start, offset, offset_start, count = arguments
-        target = _pointer(context, builder, signature.args[0], target, target_start)
-        source = _pointer(context, builder, signature.args[3], source, source_start)
-        offset = _pointer(context, builder, signature.args[5], offset, offset_start)
-        with cgutils.for_range(builder, count) as loop:
-            value = builder.load(builder.gep(source, [builder.load(builder.gep(offset, [loop.index]))]))
-            builder.store(value, builder.gep(target, [builder.mul(loop.index, target_step)]))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def scatter_steps(typing_context, target, target_start, offset, offset_start, source, source_start, count):
-    """``target[target_start + offset[offset_start + j]] = source[source_start + j]`` for j < count."""
-    signature = types.void(target, types.intp, offset, types.intp, source, types.intp, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        target, target_start, offset, offset_start, source, source_start, count = arguments
-        target = _pointer(context, builder, signature.args[0], target, target_start)
-        offset = _pointer(context, builder, signature.args[2], offset, offset_start)
-        source = _pointer(context, builder, signature.args[4], source, source_start)
-        with cgutils.for_range(builder, count) as loop:
-            value = builder.load(builder.gep(source, [loop.index]))
-            builder.store(value, builder.gep(target, [builder.load(builder.gep(offset, [loop.index]))]))
         return context.get_dummy_value()
 
     return signature, generate
