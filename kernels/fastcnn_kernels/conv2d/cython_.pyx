@@ -23,8 +23,8 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    MR, add_chunks, copy_panel_row, copy_run, has_nonfinite, lane_sum, micro, pack_weights, panel_rows, panel_width,
-    put_steps, real, take_steps, transpose
+    add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_runs, pack_weights, panel_rows, panel_width, put_steps,
+    real, take_steps, transpose
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -65,31 +65,6 @@ cdef void pad_planes(
                     target[b * width + j] = 0
 
 
-cdef void pack_runs(
-    const real* source, const real* source_end, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset,
-    Py_ssize_t run_count, const Py_ssize_t* run_start, const Py_ssize_t* run_offset, Py_ssize_t columns,
-) noexcept nogil:
-    """Pack one panel whose row l is made of contiguous runs, at ``source + l_offset[l] + run_offset[run]``.
-
-    A run is copied NR elements wide: the next one, or the next row, overwrites the excess.
-    """
-    cdef Py_ssize_t l, run, j, start
-    cdef int NR = panel_width(source)
-    cdef const real* from_
-    cdef real* target
-    for l in range(L):
-        target = packed + l * NR
-        for run in range(run_count):
-            from_ = source + l_offset[l] + run_offset[run]
-            start = run_start[run]
-            if from_ + NR <= source_end:
-                copy_panel_row(target + start, from_)
-            else:
-                copy_run(target + start, from_, run_start[run + 1] - start)
-        for j in range(columns, NR):
-            target[j] = 0
-
-
 cdef Py_ssize_t find_runs(
     Py_ssize_t pixel, Py_ssize_t columns, const Py_ssize_t* grid, const Py_ssize_t* source_steps,
     const Py_ssize_t* out_steps, Py_ssize_t* run_start, Py_ssize_t* run_offset, Py_ssize_t* run_out,
@@ -123,8 +98,8 @@ cdef Py_ssize_t find_runs(
 
 
 cdef void shifted_tile(
-    int mr, Py_ssize_t rows, Py_ssize_t L, const real* a, const real* b, const real* bias, real* c, Py_ssize_t ldc,
-    bint accumulate,
+    int mr, Py_ssize_t rows, int columns, Py_ssize_t L, const real* a, const real* b, const real* bias, real* c,
+    Py_ssize_t ldc, bint accumulate,
 ) noexcept nogil:
     """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
     cdef Py_ssize_t i, j
@@ -133,7 +108,7 @@ cdef void shifted_tile(
         for i in range(mr):
             for j in range(NR):
                 c[i * ldc + j] = bias[i] if i < rows else 0
-    micro(mr, L, a, b, NR, c, ldc, accumulate or bias != NULL)
+    micro(mr, columns, L, a, b, NR, c, ldc, accumulate or bias != NULL)
 
 
 cdef void store_runs(
@@ -152,8 +127,8 @@ cdef void store_runs(
 
 
 cdef void shifted_gemm(
-    const real* source, Py_ssize_t source_size, const real* a_packed, const real* bias, real* out,
-    const Py_ssize_t* table, const Py_ssize_t* source_offset, const Py_ssize_t* blocks, real* scratch,
+    const real* source, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
+    const Py_ssize_t* source_offset, const Py_ssize_t* blocks, real* scratch,
     Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
@@ -176,7 +151,7 @@ cdef void shifted_gemm(
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
-    cdef real* sums = packed + JB * NR * LB + NR
+    cdef real* sums = packed + JB * NR * LB
     cdef real* c
     cdef bint dense
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -197,9 +172,8 @@ cdef void shifted_gemm(
             for panel in range(panels):
                 run_start = counts + JB + panel * (3 * NR + 1)
                 pack_runs(
-                    source + g * source_steps[2], source + source_size, packed + panel * NR * count, count,
-                    source_offset + l0, counts[panel], run_start, run_start + NR + 1,
-                    min(NR, pixels - (first + panel) * NR),
+                    source + g * source_steps[2], packed + panel * NR * count, count, source_offset + l0, counts[panel],
+                    run_start, run_start + NR + 1,
                 )
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
@@ -214,8 +188,8 @@ cdef void shifted_gemm(
                     if dense:
                         c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
                     shifted_tile(
-                        mr, min(mr, M - i), count, a_packed + g * a_size + i * L + l0 * mr, packed + panel * NR * count,
-                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
+                        mr, min(mr, M - i), min(NR, pixels - pixel), count, a_packed + g * a_size + i * L + l0 * mr,
+                        packed + panel * NR * count, bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
                     )
                     if l0 + count == L and not dense:
                         store_runs(
@@ -237,7 +211,7 @@ def run_product(
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
     cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
     cdef Py_ssize_t JB = blocks[1], tiles = blocks[0] * JB if blocks[2] < L else 1
-    cdef Py_ssize_t scratch_step = (JB * blocks[2] + 1 + tiles * mr) * NR
+    cdef Py_ssize_t scratch_step = (JB * blocks[2] + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
@@ -248,7 +222,7 @@ def run_product(
         pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
-            &source[0], source.shape[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
+            &source[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
             &source_offset[0], &blocks[0], &scratch[0], scratch_step, &runs[0], worker, num_threads,
         )
 
@@ -373,12 +347,12 @@ cdef void weight_product(
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 for panel in range(first, min(panels, first + JB)):
                     tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
+                    width = min(NR, columns - panel * NR)
                     micro(
-                        mr, count, a_packed + ((g * row_panels + row_panel) * pixels + pixel) * mr,
+                        mr, width, count, a_packed + ((g * row_panels + row_panel) * pixels + pixel) * mr,
                         packed + (panel - first) * count * NR, NR, tile, NR, pixel > chunk * chunk_size,
                     )
                     if pixel + count == end:
-                        width = min(NR, columns - panel * NR)
                         for i in range(min(mr, M - row_panel * mr)):
                             copy_run(
                                 partial + ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR,

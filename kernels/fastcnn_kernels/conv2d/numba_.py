@@ -12,9 +12,9 @@ from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     VECTOR_BYTES,
-    copy_panel_row,
     copy_run,
     micro,
+    pack_runs,
     panel_width,
     put_steps,
     take_steps,
@@ -51,28 +51,6 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, wor
 
 
 @compiled
-def pack_runs(
-    source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset, columns
-):
-    """Pack one panel whose row l is made of contiguous runs, at ``source + l_offset[l] + run_offset[run]``.
-
-    A run is copied NR elements wide: the next one, or the next row, overwrites the excess.
-    """
-    NR = panel_width(source)
-    for l in range(L):
-        target = packed_start + l * NR
-        for run in range(run_count):
-            from_ = source_start + l_offset[l_start + l] + runs[run_offset + run]
-            start = runs[run_start + run]
-            if from_ + NR <= source.size:
-                copy_panel_row(packed, target + start, source, from_)
-            else:
-                copy_run(packed, target + start, source, from_, runs[run_start + run + 1] - start)
-        if columns < NR:
-            zero_run(packed, target + columns, NR - columns)
-
-
-@compiled
 def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, run_offset, run_out):
     """Split pixels [pixel, pixel + columns) of the (N, P, Q) grid into runs contiguous in the planes.
 
@@ -106,14 +84,14 @@ def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, ru
 
 
 @compiled
-def shifted_tile(mr, rows, L, a, a_start, b, b_start, bias, bias_start, has_bias, c, c_start, ldc, accumulate):
+def shifted_tile(mr, rows, columns, L, a, a_start, b, b_start, bias, bias_start, has_bias, c, c_start, ldc, accumulate):
     """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
     NR = panel_width(a)
     if has_bias and not accumulate:
         for i in range(mr):
             for j in range(NR):
                 c[c_start + i * ldc + j] = bias[bias_start + i] if i < rows else 0
-    micro(mr, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate or has_bias)
+    micro(mr, columns, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate or has_bias)
 
 
 @compiled
@@ -167,7 +145,7 @@ def shifted_gemm(
     tasks = groups * j_blocks * i_blocks
     counts = worker * JB * (3 * NR + 2)
     packed = worker * scratch_step
-    sums = packed + JB * NR * LB + NR
+    sums = packed + JB * NR * LB
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
         first = task // i_blocks % j_blocks * JB
@@ -187,7 +165,7 @@ def shifted_gemm(
                 run_start = counts + JB + panel * (3 * NR + 1)
                 pack_runs(
                     source, g * source_steps[2], scratch, packed + panel * NR * count, count, source_offset, l0,
-                    runs[counts + panel], runs, run_start, run_start + NR + 1, min(NR, pixels - (first + panel) * NR),
+                    runs[counts + panel], runs, run_start, run_start + NR + 1,
                 )  # fmt: skip
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
@@ -205,14 +183,14 @@ def shifted_gemm(
                         and pixel // plane == (pixel + NR - 1) // plane
                     ):
                         shifted_tile(
-                            mr, rows, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias, g * M + i,
-                            has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
+                            mr, rows, NR, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias,
+                            g * M + i, has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
                         )  # fmt: skip
                         continue
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     shifted_tile(
-                        mr, rows, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias, g * M + i,
-                        has_bias, scratch, c, NR, l0 > 0,
+                        mr, rows, min(NR, pixels - pixel), count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile,
+                        bias, g * M + i, has_bias, scratch, c, NR, l0 > 0,
                     )  # fmt: skip
                     if l0 + count == L:
                         store_runs(
@@ -227,7 +205,7 @@ def run_product(product, source, weight, bias, out, num_threads):
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     blocks = product_blocks(groups, M, N * P * Q, L, mr, NR, out.itemsize)
     IB, JB, LB = blocks.tolist()
-    scratch_step = (JB * LB + 1 + (IB * JB if LB < L else 1) * mr) * NR
+    scratch_step = (JB * LB + (IB * JB if LB < L else 1) * mr) * NR
     a_packed = empty(groups * -(-M // mr) * mr * L, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
@@ -359,12 +337,12 @@ def weight_product(
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 for panel in range(first, min(panels, first + JB)):
                     tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
+                    width = min(NR, columns - panel * NR)
                     micro(
-                        mr, count, a_packed, ((g * row_panels + row_panel) * pixels + pixel) * mr, scratch,
+                        mr, width, count, a_packed, ((g * row_panels + row_panel) * pixels + pixel) * mr, scratch,
                         packed + (panel - first) * count * NR, NR, scratch, tile, NR, pixel > chunk * chunk_size,
                     )  # fmt: skip
                     if pixel + count == end:
-                        width = min(NR, columns - panel * NR)
                         for i in range(min(mr, M - row_panel * mr)):
                             target = ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR
                             copy_run(partial, target, scratch, tile + i * NR, width)

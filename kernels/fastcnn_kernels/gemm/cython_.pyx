@@ -28,7 +28,7 @@ cdef void multiply_tile(
     cdef int NR = panel_width(a)
     cdef bint through_tile = rows < mr or columns < NR or bias != NULL
     if not through_tile:
-        micro(mr, L, a, b, NR, c, ldc, accumulate)
+        micro(mr, NR, L, a, b, NR, c, ldc, accumulate)
         return
     for i in range(mr):
         for j in range(NR):
@@ -40,7 +40,7 @@ cdef void multiply_tile(
                 tile[i * NR + j] = c[i * ldc + j]
             else:
                 tile[i * NR + j] = 0
-    micro(mr, L, a, b, NR, tile, NR, True)
+    micro(mr, columns, L, a, b, NR, tile, NR, True)
     for i in range(rows):
         for j in range(columns):
             c[i * ldc + j] = tile[i * NR + j]

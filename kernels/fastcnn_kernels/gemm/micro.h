@@ -64,11 +64,13 @@
 #define EXPONENT 0x7f800000u
 #define NAME(x) x##_f32
 #define MASKED_LOAD _mm512_maskz_loadu_ps
+#define MASKED_MERGE _mm512_mask_loadu_ps
 #define MASKED_STORE _mm512_mask_storeu_ps
 #define PERMUTE _mm512_permutexvar_ps
 #define PERMUTE_TWO _mm512_permutex2var_ps
 #include "micro_body.h"
 #undef MASKED_LOAD
+#undef MASKED_MERGE
 #undef MASKED_STORE
 #undef PERMUTE
 #undef PERMUTE_TWO
@@ -84,11 +86,13 @@
 #define EXPONENT 0x7ff0000000000000u
 #define NAME(x) x##_f64
 #define MASKED_LOAD _mm512_maskz_loadu_pd
+#define MASKED_MERGE _mm512_mask_loadu_pd
 #define MASKED_STORE _mm512_mask_storeu_pd
 #define PERMUTE _mm512_permutexvar_pd
 #define PERMUTE_TWO _mm512_permutex2var_pd
 #include "micro_body.h"
 #undef MASKED_LOAD
+#undef MASKED_MERGE
 #undef MASKED_STORE
 #undef PERMUTE
 #undef PERMUTE_TWO

@@ -12,13 +12,21 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int NR_F32
     const int NR_F64
     void micro_f32(
-        int mr, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c, Py_ssize_t ldc, bint accumulate
+        int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c, Py_ssize_t ldc,
+        bint accumulate
     )
     void micro_f64(
-        int mr, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c, Py_ssize_t ldc, bint accumulate
+        int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c, Py_ssize_t ldc,
+        bint accumulate
     )
-    void copy_panel_row_f32(float* target, const float* source)
-    void copy_panel_row_f64(double* target, const double* source)
+    void pack_runs_f32(
+        const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
+        const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+    )
+    void pack_runs_f64(
+        const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
+        const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+    )
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
     void copy_run_f64(double* target, const double* source, Py_ssize_t n)
     void take_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
@@ -91,24 +99,32 @@ cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept n
 
 
 cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
-    """Rows per panel of A."""
-    return <int>even_tile(M, MR)
+    """Rows per panel of A: those of least cost, a panel costing its rows, empty ones too, and one more."""
+    cdef int mr = <int>min(M, MR), rows
+    for rows in range(mr - 1, 0, -1):
+        if (M + rows - 1) // rows * (rows + 1) < (M + mr - 1) // mr * (mr + 1):
+            mr = rows
+    return mr
 
 
 cdef inline void micro(
-    int mr, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc, bint accumulate
+    int mr, int columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc,
+    bint accumulate
 ) noexcept nogil:
     if real is float:
-        micro_f32(mr, L, a, b, b_step, c, ldc, accumulate)
+        micro_f32(mr, columns, L, a, b, b_step, c, ldc, accumulate)
     else:
-        micro_f64(mr, L, a, b, b_step, c, ldc, accumulate)
+        micro_f64(mr, columns, L, a, b, b_step, c, ldc, accumulate)
 
 
-cdef inline void copy_panel_row(real* target, const real* source) noexcept nogil:
+cdef inline void pack_runs(
+    const real* source, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
+    const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+) noexcept nogil:
     if real is float:
-        copy_panel_row_f32(target, source)
+        pack_runs_f32(source, packed, L, l_offset, runs, run_start, run_offset)
     else:
-        copy_panel_row_f64(target, source)
+        pack_runs_f64(source, packed, L, l_offset, runs, run_start, run_offset)
 
 
 cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexcept nogil:

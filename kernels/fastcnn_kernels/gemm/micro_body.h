@@ -11,25 +11,25 @@ typedef SIGNED NAME(index) __attribute__((vector_size(VECTOR_BYTES)));
 INLINE NAME(vec) NAME(load)(const REAL *p) { return *(const NAME(mem) *)p; }
 INLINE void NAME(store)(REAL *p, NAME(vec) v) { *(NAME(mem) *)p = v; }
 
-INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
-                             ptrdiff_t ldc, int accumulate) {
+INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *b,
+                             ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MR][2];
-    UNROLL for (int i = 0; i < mr; i++) { /* C is met last: its lines arrive meanwhile */
-        acc[i][0] = acc[i][1] = (NAME(vec)){0};
-        __builtin_prefetch(c + i * ldc, 1);
-        __builtin_prefetch(c + i * ldc + VL, 1);
-    }
-    for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
-        NAME(vec) b0 = NAME(load)(b), b1 = NAME(load)(b + VL);
-        UNROLL for (int i = 0; i < mr; i++) {
-            acc[i][0] += a[i] * b0;
-            acc[i][1] += a[i] * b1;
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) { /* C is met last: its lines arrive meanwhile */
+            acc[i][j] = (NAME(vec)){0};
+            __builtin_prefetch(c + i * ldc + j * VL, 1);
         }
+    for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
+        NAME(vec) row[2];
+        UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * row[j];
     }
-    UNROLL for (int i = 0; i < mr; i++) {
-        NAME(store)(c + i * ldc, accumulate ? NAME(load)(c + i * ldc) + acc[i][0] : acc[i][0]);
-        NAME(store)(c + i * ldc + VL, accumulate ? NAME(load)(c + i * ldc + VL) + acc[i][1] : acc[i][1]);
-    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) {
+            REAL *const target = c + i * ldc + j * VL;
+            NAME(store)(target, accumulate ? NAME(load)(target) + acc[i][j] : acc[i][j]);
+        }
 }
 
 /* One case per row count, which is a constant in each, so that the sums stay in registers. */
@@ -43,18 +43,15 @@ INLINE void NAME(micro_rows)(const int mr, ptrdiff_t L, const REAL *a, const REA
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
-static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc,
-                        int accumulate) {
-#define CASE(n) case n: NAME(micro_rows)(n, L, a, b, b_step, c, ldc, accumulate); break;
-    switch (mr) { ROW_COUNTS(CASE) }
-#undef CASE
-}
-
-/* Copy NR elements, all of them whatever the piece's length: the next piece overwrites the excess. */
-INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) {
-    NAME(vec) v0 = NAME(load)(source), v1 = NAME(load)(source + VL);
-    NAME(store)(target, v0);
-    NAME(store)(target + VL, v1);
+/* Columns behind the wanted ones come out too, up to a whole vector. */
+static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
+                        ptrdiff_t ldc, int accumulate) {
+#define ONE(n) case n: NAME(micro_rows)(n, 1, L, a, b, b_step, c, ldc, accumulate); break;
+#define TWO(n) case n: NAME(micro_rows)(n, 2, L, a, b, b_step, c, ldc, accumulate); break;
+    if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
+    else switch (mr) { ROW_COUNTS(ONE) }
+#undef ONE
+#undef TWO
 }
 
 /* A vector of which only the lanes in the mask are read, or written. */
@@ -253,18 +250,15 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #undef VL
 #undef FIRST
 #else
-static void NAME(micro)(int mr, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc,
-                        int accumulate) {
-    const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
+static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
+                        ptrdiff_t ldc, int accumulate) {
     for (int i = 0; i < mr; i++)
-        for (int j = 0; j < NR; j++) {
+        for (int j = 0; j < columns; j++) {
             REAL sum = accumulate ? c[i * ldc + j] : 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * b[l * b_step + j];
             c[i * ldc + j] = sum;
         }
 }
-INLINE void NAME(copy_panel_row)(REAL *target, const REAL *source) { memcpy(target, source, 2 * VECTOR_BYTES); }
-
 INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
 }
@@ -344,6 +338,51 @@ INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, pt
     for (ptrdiff_t j = 0; j < n; j++) target[j * step] = source[j];
 }
 #undef PAIRS
+
+/* Pack one panel: row l is made of runs, contiguous at source + l_offset[l] + run_offset[run], of which column
+ * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. */
+static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t runs,
+                            const ptrdiff_t *run_start, const ptrdiff_t *run_offset) {
+    const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
+#if defined(__GNUC__) && defined(__AVX512F__)
+    /* A vector is put together in a register, from a masked load of each run that it meets. */
+    enum { VL = VECTOR_BYTES / sizeof(REAL) };
+#define LANES(n) ((1u << (n)) - 1)
+    for (int first = 0; first < NR; first += VL) {
+        const REAL *base[VL + 1];
+        uint16_t mask[VL + 1];
+        int pieces = 0;
+        for (ptrdiff_t run = 0; run < runs; run++) {
+            const ptrdiff_t from = run_start[run] > first ? run_start[run] - first : 0;
+            const ptrdiff_t to = run_start[run + 1] < first + VL ? run_start[run + 1] - first : VL;
+            if (from >= to) continue;
+            base[pieces] = source + run_offset[run] + first - run_start[run];
+            mask[pieces++] = (uint16_t)(LANES(to) & ~LANES(from));
+        }
+        REAL *target = packed + first;
+#define LOAD(k) (k ? (NAME(vec))MASKED_MERGE((NAME(vec))v, mask[k], base[k] + l_offset[l]) \
+                   : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
+#define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { NAME(vec) v = {0}; body; NAME(store)(target, v); }
+        switch (pieces) {
+        case 0: ROWS(); break;
+        case 1: ROWS(v = LOAD(0)); break;
+        case 2: ROWS(v = LOAD(0); v = LOAD(1)); break;
+        case 3: ROWS(v = LOAD(0); v = LOAD(1); v = LOAD(2)); break;
+        default: ROWS(for (int k = 0; k < pieces; k++) v = MASKED_MERGE(v, mask[k], base[k] + l_offset[l]));
+        }
+#undef LOAD
+#undef ROWS
+    }
+#undef LANES
+#else
+    for (ptrdiff_t l = 0; l < L; l++, packed += NR) {
+        for (ptrdiff_t run = 0; run < runs; run++)
+            NAME(copy_run)(packed + run_start[run], source + l_offset[l] + run_offset[run],
+                           run_start[run + 1] - run_start[run]);
+        for (ptrdiff_t j = run_start[runs]; j < NR; j++) packed[j] = 0;
+    }
+#endif
+}
 
 /* target[j * target_step + i] = source[start(i) + j] for i < rows and j < columns, zeros for rows <= i < width;
  * start(i) is offset[i], or i * source_step if offset is NULL. */

@@ -27,8 +27,12 @@ def even_tile(size, largest):
 
 @compiled
 def panel_rows(M):
-    """Rows per panel of A."""
-    return even_tile(M, MR)
+    """Rows per panel of A: those of least cost, a panel costing its rows, empty ones too, and one more."""
+    mr = min(M, MR)
+    for rows in range(mr - 1, 0, -1):
+        if (M + rows - 1) // rows * (rows + 1) < (M + mr - 1) // mr * (mr + 1):
+            mr = rows
+    return mr
 
 
 @compiled
@@ -62,7 +66,7 @@ def multiply_tile(
     NR = panel_width(a)
     through_tile = rows < mr or columns < NR or has_bias
     if not through_tile:
-        micro(mr, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate)
+        micro(mr, NR, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate)
         return
     for i in range(mr):
         for j in range(NR):
@@ -74,7 +78,7 @@ def multiply_tile(
                 tile[tile_start + i * NR + j] = c[c_start + i * ldc + j]
             else:
                 tile[tile_start + i * NR + j] = 0
-    micro(mr, L, a, a_start, b, b_start, NR, tile, tile_start, NR, True)
+    micro(mr, columns, L, a, a_start, b, b_start, NR, tile, tile_start, NR, True)
     for i in range(rows):
         for j in range(columns):
             c[c_start + i * ldc + j] = tile[tile_start + i * NR + j]

@@ -117,17 +117,17 @@ def _emit_loop(builder, count, step, start, body):
     return results
 
 
-def _emit_micro(builder, rows, vector_type, L, a, b, b_step, c, ldc, accumulate):
-    """`micro` for one row count: 2 * rows vector sums."""
+def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
+    """`micro` for one row count and one or two vectors of columns."""
     intp, VL = L.type, vector_type.count
-    tiles = [(i, j) for i in range(rows) for j in range(2)]
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     offsets = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
     for offset in offsets:  # C is met last: its lines arrive meanwhile
         _prefetch_to_write(builder, builder.gep(c, [offset]))
 
     def body(index, totals):
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
-        columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
+        columns = [_load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
             if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit registers
@@ -215,10 +215,11 @@ def _lane_mask(builder, masks, index, vector_type):
     return builder.bitcast(bits, ir.VectorType(ir.IntType(1), VL))
 
 
-def _load_masked(builder, pointer, vector_type, offset, mask):
+def _load_masked(builder, pointer, vector_type, offset, mask, others=None):
+    """Load the lanes in the mask; the others are zeros, or those of a vector."""
     address = builder.bitcast(builder.gep(pointer, [offset]), vector_type.as_pointer())
-    zero = ir.Constant(vector_type, None)
-    return _masked(builder, "load", vector_type, [address, ir.IntType(32)(1), mask, zero])
+    others = ir.Constant(vector_type, None) if others is None else others
+    return _masked(builder, "load", vector_type, [address, ir.IntType(32)(1), mask, others])
 
 
 def _store_masked(builder, value, pointer, offset, mask):
@@ -304,14 +305,21 @@ def _emit_masked_dot(
 
 
 @intrinsic
-def _micro_code(typing_context, mr, L, a, b, b_step, c, ldc, accumulate):
+def _micro_code(typing_context, mr, columns, L, a, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
-        vector_type = _vector_type(context, signature.args[2])
-        cases = [(rows, partial(_emit_micro, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
-        _emit_switch(builder, arguments[0], cases)
+        mr, columns, *arguments = arguments
+        vector_type = _vector_type(context, signature.args[3])
+        two = builder.icmp_signed(">", columns, columns.type(vector_type.count))
+        key = builder.add(builder.mul(mr, mr.type(2)), builder.zext(two, mr.type))
+        cases = [
+            (rows * 2 + vectors - 1, partial(_emit_micro, builder, rows, vectors, vector_type, *arguments))
+            for rows in range(1, MR + 1)
+            for vectors in (1, 2)
+        ]
+        _emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
-    return types.void(mr, L, a, b, b_step, c, ldc, accumulate), generate
+    return types.void(mr, columns, L, a, b, b_step, c, ldc, accumulate), generate
 
 
 @intrinsic
@@ -374,8 +382,8 @@ def _masked_dot_code(
     ), generate
 
 
-def _micro(mr, L, a, b, b_step, c, ldc, accumulate):
-    _micro_code(mr, L, a, b, b_step, c, ldc, accumulate)
+def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
+    _micro_code(mr, columns, L, a, b, b_step, c, ldc, accumulate)
 
 
 def _direct(mr, L, a, source, offset, bias, has_bias, tile):
@@ -434,14 +442,17 @@ def _emit_call(context, builder, function, argument_types, arguments):
 
 
 @intrinsic
-def micro(typing_context, mr, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate):
-    """C[mr, NR] at ``c[c_start:]`` = (C if `accumulate`) + A . B, rows of B `b_step` apart; ``L >= 1``."""
+def micro(typing_context, mr, columns, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate):
+    """C[mr, columns] at ``c[c_start:]`` = (C if `accumulate`) + A . B, rows of B `b_step` apart; ``L >= 1``.
+
+    Columns behind the wanted ones come out too, up to a whole vector.
+    """
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return _emit_call(context, builder, _micro, (intp, intp, a, b, intp, c, intp, boolean), arguments)
+        return _emit_call(context, builder, _micro, (intp, intp, intp, a, b, intp, c, intp, boolean), arguments)
 
-    return types.void(intp, intp, a, intp, b, intp, intp, c, intp, intp, boolean), generate
+    return types.void(intp, intp, intp, a, intp, b, intp, intp, c, intp, intp, boolean), generate
 
 
 @intrinsic
@@ -512,26 +523,6 @@ def add_lanes(typing_context, sums, sums_start, out, out_start, count):
         with cgutils.for_range(builder, count) as loop:
             value = _load(builder, sums, vector_type, builder.mul(loop.index, count.type(vector_type.count)))
             builder.store(_lanes_sum(builder, value), builder.gep(out, [loop.index]))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def copy_panel_row(typing_context, target, target_start, source, source_start):
-    """Copy NR elements, all of them whatever the piece's length: the next piece overwrites the excess."""
-    signature = types.void(target, types.intp, source, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        target, target_start, source, source_start = arguments
-        array_type = signature.args[0]
-        vector_type = _vector_type(context, array_type)
-        source = _pointer(context, builder, signature.args[2], source, source_start)
-        target = _pointer(context, builder, array_type, target, target_start)
-        offsets = [source_start.type(j * vector_type.count) for j in range(2)]
-        values = [_load(builder, source, vector_type, offset) for offset in offsets]
-        for value, offset in zip(values, offsets, strict=True):
-            _store(builder, value, target, offset)
         return context.get_dummy_value()
 
     return signature, generate
@@ -640,6 +631,102 @@ def put_even(typing_context, target, target_start, source, source_start, count):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def pack_vector(
+    typing_context, source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
+    packed_start,
+):  # fmt: skip
+    """One vector of columns of `pack_runs`: a masked load of each run that it meets, put together in a register."""
+    intp = types.intp
+    signature = types.void(source, intp, l_offset, intp, intp, runs, intp, intp, intp, intp, packed, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, *target = arguments
+        vector_type, intp, int32 = _vector_type(context, signature.args[0]), L.type, ir.IntType(32)
+        VL = vector_type.count
+        source = _pointer(context, builder, signature.args[0], source, source_start)
+        l_offset = _pointer(context, builder, signature.args[2], l_offset, l_start)
+        runs = _pointer(context, builder, signature.args[5], runs, intp(0))
+        target = _pointer(context, builder, signature.args[10], *target)
+        lanes = ir.VectorType(ir.IntType(1), VL)
+        # Runs that meet this vector: `pieces` of them, each a base and a mask, in arrays on the stack.
+        bases, masks = (cgutils.alloca_once(builder, kind, size=VL + 1) for kind in (intp, lanes))
+        pieces = cgutils.alloca_once_value(builder, intp(0))
+        last = builder.add(first, intp(VL))
+        with cgutils.for_range(builder, run_count) as loop:
+            index = builder.add(run_start, loop.index)
+            begin, end = (builder.load(builder.gep(runs, [builder.add(index, intp(j))])) for j in (0, 1))
+            meets = builder.and_(builder.icmp_signed("<", begin, last), builder.icmp_signed(">", end, first))
+            with builder.if_then(meets):
+                piece = builder.load(pieces)
+                offset = builder.load(builder.gep(runs, [builder.add(run_offset, loop.index)]))
+                builder.store(builder.add(offset, builder.sub(first, begin)), builder.gep(bases, [piece]))
+                before, through = (
+                    _first_lanes(builder, builder.trunc(builder.sub(edge, first), int32), vector_type)
+                    for edge in (begin, end)
+                )
+                builder.store(builder.and_(through, builder.not_(before)), builder.gep(masks, [piece]))
+                builder.store(builder.add(piece, intp(1)), pieces)
+        pieces = builder.load(pieces)
+
+        def rows(count):
+            """The rows, for a number of pieces known here; None: for any."""
+            known = range(0 if count is None else count)
+            table = [
+                (builder.load(builder.gep(bases, [intp(k)])), builder.load(builder.gep(masks, [intp(k)])))
+                for k in known
+            ]
+            with cgutils.for_range(builder, L) as loop:
+                row = builder.gep(source, [builder.load(builder.gep(l_offset, [loop.index]))])
+                value = ir.Constant(vector_type, None)
+                for base, mask in table:
+                    value = _load_masked(builder, row, vector_type, base, mask, value)
+                if count is None:
+                    total = cgutils.alloca_once_value(builder, value)
+                    builder.store(value, total)
+                    with cgutils.for_range(builder, pieces) as inner:
+                        base, mask = (builder.load(builder.gep(each, [inner.index])) for each in (bases, masks))
+                        merged = _load_masked(builder, row, vector_type, base, mask, builder.load(total))
+                        builder.store(merged, total)
+                    value = builder.load(total)
+                _store(builder, value, target, builder.mul(loop.index, intp(2 * VL)))
+
+        few = [(count, partial(rows, count)) for count in range(4)]
+        with builder.if_else(builder.icmp_signed("<", pieces, intp(len(few)))) as (then, otherwise):
+            with then:
+                _emit_switch(builder, pieces, few)
+            with otherwise:
+                rows(None)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def pack_runs(source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset):
+    """Pack one panel: row l is made of runs, contiguous at ``source[l_offset[l] + run_offset[run]:]``.
+
+    Column ``run_start[run]`` is a run's first; ``run_start[run_count]`` closes the list, and zeros follow. The three
+    are places in the table `runs`.
+    """
+    NR = panel_width(source)
+    if VECTOR_BYTES == 64:
+        for first in (0, NR // 2):
+            pack_vector(
+                source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
+                packed_start + first,
+            )  # fmt: skip
+        return
+    columns = runs[run_start + run_count]
+    for l in range(L):
+        row, target = source_start + l_offset[l_start + l], packed_start + l * NR
+        for run in range(run_count):
+            start = runs[run_start + run]
+            length = runs[run_start + run + 1] - start
+            copy_run(packed, target + start, source, row + runs[run_offset + run], length)
+        zero_run(packed, target + columns, NR - columns)
 
 
 @intrinsic

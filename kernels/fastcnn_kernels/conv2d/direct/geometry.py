@@ -15,6 +15,7 @@ import numpy as np
 from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
+from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
 #: Elements behind the last plane that the last tile may read: the widest, four vectors of 16 floats, twice.
@@ -67,9 +68,9 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     built = [product(F * rows * width, rows * width, width) for product in products]
     lengths = [product.offset.size for product in built]
     starts = np.cumsum([0, *lengths])
-    packed_rows = groups * -(-M // MR) * -(-M // -(-M // MR))  # panels of `panel_rows(M)` rows, for each group
+    rows_packed = groups * packed_rows(M, MR)
     entries = [
-        [*product.table, length, packed_rows * start, start]
+        [*product.table, length, rows_packed * start, start]
         for product, length, start in zip(built, lengths, starts, strict=False)
     ]
     none = np.empty(0, np.intp)
@@ -80,7 +81,7 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
         np.array(entries, np.intp).reshape(-1, 10),
         np.concatenate([none, *(product.offset for product in built)]),
         np.concatenate([none, *(product.weight_offset for product in built)]),
-        int(packed_rows * starts[-1]),
+        int(rows_packed * starts[-1]),
         channels * F * rows * width + SLACK,
         covers_out,
         pads_h or pads_w,

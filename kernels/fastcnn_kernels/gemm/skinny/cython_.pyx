@@ -63,7 +63,7 @@ cdef void multiply_edge(
     """One micro-kernel call on a tile that sticks out of C."""
     cdef Py_ssize_t i, j
     cdef int NR = panel_width(a)
-    micro(mr, L, a, b, b_step, tile, NR, False)
+    micro(mr, columns, L, a, b, b_step, tile, NR, False)
     for i in range(rows):
         for j in range(columns):
             c[i * ldc + j] = c[i * ldc + j] + tile[i * NR + j] if accumulate else tile[i * NR + j]
@@ -108,7 +108,7 @@ cdef void stream_columns(
                     c = out + (z * F + i * mr) * K + panel * NR
                     left = few + ((z if table[4] else 0) * row_panels * L + i * L + l0) * mr
                     if columns == NR and (i + 1) * mr <= F:
-                        micro(mr, count, left, right, right_step, c, K, l0 > 0)
+                        micro(mr, NR, count, left, right, right_step, c, K, l0 > 0)
                     else:
                         multiply_edge(
                             mr, min(mr, F - i * mr), columns, count, left, right, right_step, c, K, l0 > 0, tile

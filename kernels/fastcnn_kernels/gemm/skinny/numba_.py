@@ -56,7 +56,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
 def multiply_edge(mr, rows, columns, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate, tile, tile_start):
     """One micro-kernel call on a tile that sticks out of C."""
     NR = panel_width(a)
-    micro(mr, L, a, a_start, b, b_start, b_step, tile, tile_start, NR, False)
+    micro(mr, columns, L, a, a_start, b, b_start, b_step, tile, tile_start, NR, False)
     for i in range(rows):
         for j in range(columns):
             value = tile[tile_start + i * NR + j]
@@ -102,7 +102,7 @@ def stream_columns(few, many, bias, has_bias, out, table, stream_rows, scratch, 
                             mr, rows, columns, count, few, left, many, right, K, out, c, K, l0 > 0, scratch, tile
                         )
                     else:
-                        micro(mr, count, few, left, many, right, K, out, c, K, l0 > 0)
+                        micro(mr, NR, count, few, left, many, right, K, out, c, K, l0 > 0)
         if has_bias:
             for i in range(F):
                 for j in range(task % panels * NR, min(K, end * NR)):
