@@ -59,6 +59,9 @@
 #endif
 
 #define REAL float
+#define LANES (VECTOR_BYTES / 4)
+#define EACH_LANE(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), \
+    F(10, s), F(11, s), F(12, s), F(13, s), F(14, s), F(15, s)
 #define BITS uint32_t
 #define SIGNED int32_t
 #define EXPONENT 0x7f800000u
@@ -75,12 +78,16 @@
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REAL
+#undef LANES
+#undef EACH_LANE
 #undef BITS
 #undef SIGNED
 #undef EXPONENT
 #undef NAME
 
 #define REAL double
+#define LANES (VECTOR_BYTES / 8)
+#define EACH_LANE(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s)
 #define BITS uint64_t
 #define SIGNED int64_t
 #define EXPONENT 0x7ff0000000000000u
@@ -97,6 +104,8 @@
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REAL
+#undef LANES
+#undef EACH_LANE
 #undef BITS
 #undef SIGNED
 #undef EXPONENT

@@ -4,7 +4,7 @@
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL NAME(mem) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias)); /* unaligned */
 typedef SIGNED NAME(index) __attribute__((vector_size(VECTOR_BYTES)));
-#define VL (VECTOR_BYTES / (int)sizeof(REAL))
+#define VL LANES
 /* Mask of the first n lanes, of none if n < 0 and of all if n > VL. */
 #define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
 
@@ -346,8 +346,8 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
     const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
 #if defined(__GNUC__) && defined(__AVX512F__)
     /* A vector is put together in a register, from a masked load of each run that it meets. */
-    enum { VL = VECTOR_BYTES / sizeof(REAL) };
-#define LANES(n) ((1u << (n)) - 1)
+    enum { VL = LANES };
+#define BITS_BELOW(n) ((1u << (n)) - 1)
     for (int first = 0; first < NR; first += VL) {
         const REAL *base[VL + 1];
         uint16_t mask[VL + 1];
@@ -357,7 +357,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
             const ptrdiff_t to = run_start[run + 1] < first + VL ? run_start[run + 1] - first : VL;
             if (from >= to) continue;
             base[pieces] = source + run_offset[run] + first - run_start[run];
-            mask[pieces++] = (uint16_t)(LANES(to) & ~LANES(from));
+            mask[pieces++] = (uint16_t)(BITS_BELOW(to) & ~BITS_BELOW(from));
         }
         REAL *target = packed + first;
 #define LOAD(k) (k ? (NAME(vec))MASKED_MERGE((NAME(vec))v, mask[k], base[k] + l_offset[l]) \
@@ -373,7 +373,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
 #undef LOAD
 #undef ROWS
     }
-#undef LANES
+#undef BITS_BELOW
 #else
     for (ptrdiff_t l = 0; l < L; l++, packed += NR) {
         for (ptrdiff_t run = 0; run < runs; run++)
@@ -387,34 +387,50 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
 /* target[j * target_step + i] = source[start(i) + j] for i < rows and j < columns, zeros for rows <= i < width;
  * start(i) is offset[i], or i * source_step if offset is NULL. */
 #if defined(__GNUC__) && defined(__AVX512F__)
-#define VL (VECTOR_BYTES / (int)sizeof(REAL))
+#define VL LANES
 #define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
-/* At most VL rows: in round s, rows i and i + s exchange the lanes whose bit s tells them apart. */
+/* GCC picks the instructions for a shuffle whose lanes are constants; Clang has another name for it. */
+#if defined(__clang__)
+#define SHUFFLE(x, y, lanes) ((NAME(vec))PERMUTE_TWO(x, (__m512i)(lanes), y))
+#else
+#define SHUFFLE(x, y, lanes) __builtin_shuffle(x, y, lanes)
+#endif
+/* Rows i and i + s exchange the lanes whose bit s tells them apart. */
+#define LOW(j, s) ((j) & (s) ? VL + (j) - (s) : (j))
+#define HIGH(j, s) ((j) & (s) ? VL + (j) : (j) + (s))
+#define EXCHANGE(s) \
+    UNROLL for (int i = 0; i < VL; i++) \
+        if (!(i & s)) { \
+            const NAME(vec) first = v[i], second = v[i + s]; \
+            v[i] = SHUFFLE(first, second, ((NAME(index)){EACH_LANE(LOW, s)})); \
+            v[i + s] = SHUFFLE(first, second, ((NAME(index)){EACH_LANE(HIGH, s)})); \
+        }
+/* At most VL rows. */
 static void NAME(transpose_vectors)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
                                     ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
     ptrdiff_t start[VL];
     for (int i = 0; i < VL; i++) start[i] = i >= rows ? 0 : offset ? offset[i] : i * source_step;
     for (; columns > 0; columns -= VL, source += VL, target += VL * target_step) {
+        const uint16_t mask = FIRST(columns);
         NAME(vec) v[VL];
-        UNROLL for (int i = 0; i < VL; i++)
-            v[i] = i < rows ? NAME(load_masked)(FIRST(columns), source + start[i]) : (NAME(vec)){0};
-        UNROLL for (int s = 1; s < VL; s *= 2) {
-            NAME(index) low, high;
-            UNROLL for (int j = 0; j < VL; j++) {
-                low[j] = j & s ? VL + j - s : j;
-                high[j] = j & s ? VL + j : j + s;
-            }
-            UNROLL for (int i = 0; i < VL; i++)
-                if (!(i & s)) {
-                    const NAME(vec) first = v[i], second = v[i + s];
-                    v[i] = (NAME(vec))PERMUTE_TWO(first, (__m512i)low, second);
-                    v[i + s] = (NAME(vec))PERMUTE_TWO(first, (__m512i)high, second);
-                }
+        UNROLL for (int i = 0; i < VL; i++) v[i] = NAME(load_masked)(i < rows ? mask : 0, source + start[i]);
+        EXCHANGE(1)
+        EXCHANGE(2)
+        EXCHANGE(4)
+#if VL > 8
+        EXCHANGE(8)
+#endif
+        if (columns >= VL && width >= VL) {
+            UNROLL for (int j = 0; j < VL; j++) NAME(store)(target + j * target_step, v[j]);
+        } else {
+            UNROLL for (int j = 0; j < VL; j++)
+                if (j < columns) NAME(store_masked)(FIRST(width), target + j * target_step, v[j]);
         }
-        UNROLL for (int j = 0; j < VL; j++)
-            if (j < columns) NAME(store_masked)(FIRST(width), target + j * target_step, v[j]);
     }
 }
+#undef EXCHANGE
+#undef LOW
+#undef HIGH
 static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
                             ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
     for (; width > 0; width -= VL, rows -= VL, target += VL) {
@@ -422,6 +438,7 @@ static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptr
         if (offset) offset += VL; else source += VL * source_step;
     }
 }
+#undef SHUFFLE
 #undef VL
 #undef FIRST
 #else

@@ -777,9 +777,16 @@ def transpose_vectors(
                             for lanes in (low, high)
                         )
                 step *= 2
-            for j, value in enumerate(v):
-                with builder.if_then(builder.icmp_signed(">", rest, intp(j))):
-                    _store_masked(builder, value, target, builder.mul(builder.add(done, intp(j)), target_step), written)
+            places = [builder.mul(builder.add(done, intp(j)), target_step) for j in range(VL)]
+            whole = builder.and_(builder.icmp_signed(">=", rest, intp(VL)), builder.icmp_signed(">=", width, intp(VL)))
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    for value, place in zip(v, places, strict=True):
+                        _store(builder, value, target, place)
+                with otherwise:
+                    for j, (value, place) in enumerate(zip(v, places, strict=True)):
+                        with builder.if_then(builder.icmp_signed(">", rest, intp(j))):
+                            _store_masked(builder, value, target, place, written)
         return context.get_dummy_value()
 
     return signature, generate
