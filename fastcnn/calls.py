@@ -5,6 +5,7 @@ result they fill. Both the op and `explain` start from here.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,24 @@ Gradients = tuple[list[Step], tuple[np.ndarray | None, np.ndarray | None, np.nda
 def _conv2d_arguments(x, weight, stride, padding, dilation, groups):
     x, weight = array(x, "x"), array(weight, "weight")
     check_dtype(weight, "weight", x, "x")
-    geometry = checks.conv2d_geometry(
-        x.shape,
-        weight.shape,
+    plain = type(stride) is int and type(padding) is int and type(dilation) is int and type(groups) is int
+    geometry_of = _known_geometry if plain else _geometry
+    return x, weight, geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
+
+
+def _geometry(x_shape, weight_shape, stride, padding, dilation, groups):
+    return checks.conv2d_geometry(
+        x_shape,
+        weight_shape,
         checks.pair(stride, "stride", 1),
         checks.padding_option(padding),
         checks.pair(dilation, "dilation", 1),
         checks.integer(groups, "groups", 1),
     )
-    return x, weight, geometry
+
+
+#: Options that are plain integers are looked up as they come: a cache cannot tell 1 from True inside a tuple.
+_known_geometry = lru_cache(maxsize=4096)(_geometry)
 
 
 def _bias(bias: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from fastcnn import threads
 from fastcnn.checks import message, short
 from fastcnn_kernels import table
@@ -33,8 +35,9 @@ def run(steps: list[Step], backend: str | None) -> None:
     """
     choice = chosen(backend)
     for op, work, call in steps:
-        kernel, declined = select(op, choice, call)
+        kernel = _known(op, choice, call)
         if kernel is None:
+            _, declined = select(op, choice, call)
             reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
             raise RuntimeError(f"{op}: backend {choice!r} has no kernel that takes this call. {reasons}")
         num_threads = threads.acquire(work)
@@ -45,6 +48,24 @@ def run(steps: list[Step], backend: str | None) -> None:
             kernel.load(num_threads=num_threads, **call)
         finally:
             threads.release()
+
+
+_kernels: dict[tuple[Any, ...], table.Kernel | None] = {}
+#: Choices remembered at most: more than the layers of any program; then all are forgotten.
+REMEMBERED = 1 << 14
+
+
+def _known(op: str, choice: str, call: dict[str, Any]) -> table.Kernel | None:
+    """What `select` chose for a call of these shapes, dtype and options, which are all that decides."""
+    key = [value.shape if type(value) is np.ndarray else value for value in call.values()]
+    known = (op, choice, call["out"].dtype.char, *key)
+    try:
+        return _kernels[known]
+    except KeyError:
+        if len(_kernels) >= REMEMBERED:
+            _kernels.clear()
+        kernel = _kernels[known] = select(op, choice, call)[0]
+        return kernel
 
 
 def select(op: str, choice: str, call: dict[str, Any]) -> tuple[table.Kernel | None, list[tuple[str, str]]]:

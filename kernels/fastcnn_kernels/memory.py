@@ -116,10 +116,10 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
         As ``numpy.empty``.
     """
     dtype = np.dtype(dtype)
-    shape = shape if isinstance(shape, tuple) else (shape,)
-    nbytes = math.prod(shape) * dtype.itemsize
+    nbytes = (math.prod(shape) if isinstance(shape, tuple) else shape) * dtype.itemsize
     if nbytes < SMALLEST_BLOCK or nbytes >= 2**62 or _pool.limit == 0:
         return np.empty(shape, dtype)
+    shape = shape if isinstance(shape, tuple) else (shape,)
     return np.asarray(_Lease(_pool.take(size_class(nbytes)), shape, dtype.str))
 
 

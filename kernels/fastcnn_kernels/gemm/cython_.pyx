@@ -9,10 +9,9 @@ Each worker takes a contiguous share of the tasks, which have nothing in common,
 number of threads.
 """
 
-import numpy as np
-
 from cython.parallel cimport prange
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport MR, micro, pack_rows, panel_rows, panel_width, real
 
 from fastcnn_kernels.gemm import blocking, geometry
@@ -94,28 +93,38 @@ cdef void multiply_blocks(
                     )
 
 
-def matmul(
-    *, const real[:, :, ::1] a not None, const real[:, :, ::1] b not None, const real[::1] bias,
-    real[:, :, ::1] out not None, bint transpose_a, bint transpose_b, int num_threads,
-):
-    """``out = A @ B + bias``."""
-    cdef Py_ssize_t Z = out.shape[0], M = out.shape[1], N = out.shape[2], L = a.shape[1 if transpose_a else 2]
-    cdef Py_ssize_t ZA = a.shape[0], ZB = b.shape[0], worker
-    cdef int NR = panel_width(&out[0, 0, 0]), mr = panel_rows(M)
-    cdef const Py_ssize_t[::1] blocks = blocking.product_blocks(Z, M, N, L, mr, NR, sizeof(real))
-    cdef const Py_ssize_t[::1] along_a = geometry.along(L, M if transpose_a else 1)
-    cdef const Py_ssize_t[::1] along_b = geometry.along(L, 1 if transpose_b else N)
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(ZA * ((M + mr - 1) // mr) * mr * L, dtype)
-    cdef real[::1] b_packed = empty(ZB * ((N + NR - 1) // NR) * NR * L, dtype)
-    cdef real[::1] tiles = empty(num_threads * MR * NR, dtype)
+cdef int run_product(a, b, bias, real* out, shape, bint transpose_a, bint transpose_b, int num_threads) except -1:
+    """Pack both operands and multiply them."""
+    cdef Py_ssize_t Z = shape[0], M = shape[1], N = shape[2], L = a.shape[1 if transpose_a else 2]
+    cdef Py_ssize_t ZA = len(a), ZB = len(b), worker
+    cdef int NR = panel_width(out), mr = panel_rows(M)
+    block_sizes = blocking.product_blocks(Z, M, N, L, mr, NR, sizeof(real))
+    offsets_a, offsets_b = geometry.along(L, M if transpose_a else 1), geometry.along(L, 1 if transpose_b else N)
+    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_sizes)
+    cdef const Py_ssize_t* along_a = <const Py_ssize_t*>address(offsets_a)
+    cdef const Py_ssize_t* along_b = <const Py_ssize_t*>address(offsets_b)
+    cdef const real* a_start = <const real*>address(a)
+    cdef const real* b_start = <const real*>address(b)
+    cdef const real* bias_start = <const real*>address(bias)
+    cdef Py_ssize_t a_size = ZA * ((M + mr - 1) // mr) * mr * L, b_size = ZB * ((N + NR - 1) // NR) * NR * L
+    workspace = empty(b_size + a_size + num_threads * MR * NR, a.dtype)
+    cdef real* b_packed = <real*>address(workspace)
+    cdef real* a_packed = b_packed + b_size
+    cdef real* tiles = a_packed + a_size
     cdef int packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
-    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    cdef Py_ssize_t row_step = 1 if transpose_a else L, column_step = L if transpose_b else 1
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_panels(&a[0, 0, 0], &a_packed[0], ZA, M, mr, L, 1 if transpose_a else L, &along_a[0], worker, packers)
-        pack_panels(&b[0, 0, 0], &b_packed[0], ZB, N, NR, L, L if transpose_b else 1, &along_b[0], worker, packers)
+        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
+        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
-            &a_packed[0], &b_packed[0], bias_start, &out[0, 0, 0], &tiles[0], Z, ZA, ZB, M, N, L, &blocks[0], worker,
-            num_threads,
+            a_packed, b_packed, bias_start, out, tiles, Z, ZA, ZB, M, N, L, blocks, worker, num_threads
         )
+
+
+def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
+    """``out = A @ B + bias``."""
+    if out.itemsize == 4:
+        run_product(a, b, bias, <float*>address(out), out.shape, transpose_a, transpose_b, num_threads)
+    else:
+        run_product(a, b, bias, <double*>address(out), out.shape, transpose_a, transpose_b, num_threads)

@@ -125,8 +125,8 @@ def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, Z, ZA, ZB, M, 
                     )  # fmt: skip
 
 
-def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
-    """``out = A @ B + bias``."""
+def run_product(a, b, bias, out, transpose_a, transpose_b, num_threads):
+    """Pack both operands and multiply them."""
     (Z, M, N), L, ZA, ZB = out.shape, a.shape[1 if transpose_a else 2], a.shape[0], b.shape[0]
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     blocks = blocking.product_blocks(Z, M, N, L, mr, NR, out.itemsize)
@@ -141,3 +141,8 @@ def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
         num_threads, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out), tiles,
         Z, ZA, ZB, M, N, L, blocks,
     )  # fmt: skip
+
+
+def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
+    """``out = A @ B + bias``."""
+    run_product(a, b, bias, out, transpose_a, transpose_b, num_threads)

@@ -1,5 +1,7 @@
 """Block sizes and limits of the masked kernels, each with its reason."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from fastcnn_kernels.memory import planned
@@ -14,6 +16,7 @@ TILES_PER_TASK = 16
 TASKS = 16
 
 
+@lru_cache
 def tiles_per_task(tiles: int, channels: int, tile_bytes: int, tasks_per_tile: int) -> int:
     """Tiles of pixels that a task multiplies by one panel of weights."""
     most = max(1, min(TILES_PER_TASK, L2_BYTES_FOR_PIXELS // (channels * tile_bytes), tiles * tasks_per_tile // TASKS))

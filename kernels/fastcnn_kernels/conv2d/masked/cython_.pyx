@@ -13,17 +13,15 @@ A tile of rows by columns of them stays in registers for a block of pixels; the 
 fixed by the shape.
 """
 
-import numpy as np
-
 from cython.parallel cimport prange
 from libc.stdint cimport uint16_t
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_chunks, add_lanes, even_tile,
-    masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
+    has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
 )
 
-from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
@@ -78,57 +76,64 @@ cdef void masked_tiles(
             n += 1
 
 
-def run_plan(
-    plan, const real[:, :, :, ::1] image not None, const real[::1] weight not None, const real[::1] bias,
-    real[::1] out not None, int num_threads,
-):
-    """Allocate the workspace of a `geometry.Plan` and run it."""
-    cdef const Py_ssize_t[:, ::1] table = plan.table
-    cdef const Py_ssize_t[::1] offset = plan.offset, weight_offset = plan.weight_offset
-    cdef const uint16_t[:, ::1] masks = plan.masks
-    cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5], worker
+cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_threads) except -1:
+    """Allocate the workspace of a `geometry.Plan` and run it, unless a value is not finite where it pads."""
+    cdef const real* weight_start = <const real*>address(weight)
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
+    cdef const Py_ssize_t* weight_offset = <const Py_ssize_t*>address(plan.weight_offset)
+    cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
+    cdef const real* image_start = <const real*>address(image)
+    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], weight_size = weight.size, worker
+    if plan.pads and has_nonfinite(weight_start, weight_size):
+        return False
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(&image[0, 0, 0, 0])
-    cdef Py_ssize_t tile_width = (2 if mr <= WIDE_ROWS else 1) * panel_width(&image[0, 0, 0, 0])
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(out_start)
+    cdef Py_ssize_t tile_width = (2 if mr <= WIDE_ROWS else 1) * panel_width(out_start)
     cdef Py_ssize_t tile_block = blocking.tiles_per_task(
-        ((table[0, 1] - 1) * table[1, 4] + table[0, 2] + tile_width - 1) // tile_width, L // table[1, 3],
-        tile_width * sizeof(real), table[0, 0] * groups * panels,
+        ((table[1] - 1) * table[10] + table[2] + tile_width - 1) // tile_width, L // table[9],
+        tile_width * sizeof(real), table[0] * groups * panels,
     )
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(groups * panels * mr * L, dtype)
-    cdef real[::1] tiles = empty(num_threads * tile_size, dtype)
-    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
-    cdef const real[::1] bias_panels = padded_bias(None if bias is None else np.asarray(bias), groups, M, mr)
-    cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
+    cdef Py_ssize_t packed_size = groups * panels * mr * L
+    workspace = empty(packed_size + num_threads * tile_size, out.dtype)
+    cdef real* a_packed = <real*>address(workspace)
+    cdef real* tiles = a_packed + packed_size
+    cdef int packers = packing_threads(packed_size, num_threads)
+    bias = padded_bias(bias, groups, M, mr)
+    cdef const real* bias_start = <const real*>address(bias)
+    if num_threads == 1:
+        with nogil:
+            pack_weights(weight_start, a_packed, table, weight_offset, 0, 1)
+            masked_tiles(image_start, a_packed, bias_start, out_start, table, offset, masks, tile_block, tiles, 0, 1)
+        return True
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
+        pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         masked_tiles(
-            &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0, 0], &offset[0], &masks[0, 0],
-            tile_block, &tiles[worker * tile_size], worker, num_threads,
+            image_start, a_packed, bias_start, out_start, table, offset, masks, tile_block, tiles + worker * tile_size,
+            worker, num_threads,
         )
-
-
-@to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
-    """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
-    if plan.pads and any_nonfinite(weight.reshape(-1)):
-        return False
-    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
     return True
 
 
 @to_numpy_row
-def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, int num_threads):
+    """Forward convolution."""
+    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    if out.itemsize == 4:
+        return run_plan(plan, x, weight, bias, out, <float*>address(out), num_threads)
+    return run_plan(plan, x, weight, bias, out, <double*>address(out), num_threads)
+
+
+@to_numpy_row
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
         dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
     )
-    if plan.pads and any_nonfinite(weight.reshape(-1)):
-        return False
-    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
-    return True
+    if out.itemsize == 4:
+        return run_plan(plan, dy, weight, None, out, <float*>address(out), num_threads)
+    return run_plan(plan, dy, weight, None, out, <double*>address(out), num_threads)
 
 
 cdef void masked_dots(
@@ -187,36 +192,41 @@ cdef void masked_dots(
                     )
 
 
-def run_weight_plan(
-    plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
-    int num_threads,
-):
+cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) except -1:
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
-    cdef const Py_ssize_t[:, ::1] table = plan.table
-    cdef const uint16_t[:, ::1] masks = plan.masks
-    cdef Py_ssize_t N = table[0, 0], groups = table[0, 3], M = table[0, 4], L = table[0, 5]
-    cdef Py_ssize_t VL = panel_width(&dy[0, 0, 0, 0]) // 2, worker
-    cdef const Py_ssize_t[::1] blocks = blocking.weight_blocks(
-        N, groups, M, L, table[1, 5], DOT_ROWS, VL * sizeof(real)
-    )
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.column_offset)
+    cdef const Py_ssize_t* tap = <const Py_ssize_t*>address(plan.column_tap)
+    cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
+    cdef const real* dy_start = <const real*>address(dy)
+    cdef const real* x_start = <const real*>address(x)
+    cdef Py_ssize_t N = table[0], groups = table[3], M = table[4], L = table[5], size = groups * M * L
+    cdef Py_ssize_t VL = panel_width(out_start) // 2, worker
+    block_sizes = blocking.weight_blocks(N, groups, M, L, table[11], DOT_ROWS, VL * sizeof(real))
+    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_sizes)
     cdef Py_ssize_t chunks = blocks[0]
     cdef Py_ssize_t scratch_step = blocks[1] * (blocks[2] + DOT_ROWS) * (L + DOT_COLUMNS_OF_ONE_ROW) * VL
-    cdef const Py_ssize_t[::1] offset = plan.column_offset, tap = plan.column_tap
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        masked_dots(
-            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0, 0], &offset[0], &tap[0], &masks[0, 0],
-            &blocks[0], &scratch[0], scratch_step, worker, num_threads,
-        )
+    workspace = empty(num_threads * scratch_step + (chunks * size if chunks > 1 else 0), out.dtype)
+    cdef real* scratch = <real*>address(workspace)
+    cdef real* partial = scratch + num_threads * scratch_step if chunks > 1 else out_start
+    if num_threads == 1:
+        with nogil:
+            masked_dots(dy_start, x_start, partial, table, offset, tap, masks, blocks, scratch, scratch_step, 0, 1)
+    else:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            masked_dots(
+                dy_start, x_start, partial, table, offset, tap, masks, blocks, scratch, scratch_step, worker,
+                num_threads,
+            )
     if chunks > 1:
-        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
+        add_chunks(partial, out_start, size, chunks)
+    return not (plan.pads and has_nonfinite(out_start, size))  # a masked lane is a zero, which met what it must not
 
 
 @to_numpy_row
-def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.pads and any_nonfinite(out.reshape(-1)))  # a masked lane is a zero, which met what it must not
+    if out.itemsize == 4:
+        return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
+    return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

@@ -9,12 +9,12 @@ the results, which stay in cache:
     for each block of L:   for each panel of columns:   C[F, NR] += few[F, block] . many[block, NR]
 """
 
-import numpy as np
-
 from cython.parallel cimport prange
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, copy_run, dot, even_tile, micro, pack_rows, panel_rows, panel_width, real
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, copy_run, dot, even_tile, micro, pack_rows, panel_rows,
+    panel_width, real
 )
 
 from fastcnn_kernels.gemm.skinny import blocking, geometry
@@ -120,50 +120,78 @@ cdef void stream_columns(
         task += end - task % panels
 
 
-def run_dots(
-    plan, const real[:, :, ::1] few not None, const real[:, :, ::1] many not None, const real[::1] bias,
-    real[:, :, ::1] out not None, int num_threads,
-):
+cdef int run_dots(plan, few, many, bias, real* out, int num_threads) except -1:
     """Run a `geometry.Plan` of dot products."""
-    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.offset
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
+    cdef const real* few_start = <const real*>address(few)
+    cdef const real* many_start = <const real*>address(many)
+    cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t tile_size = 16 * DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW, worker
-    cdef real[::1] tiles = empty(num_threads * tile_size, np.float32 if real is float else np.float64)
-    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    workspace = empty(num_threads * tile_size, few.dtype)
+    cdef real* tiles = <real*>address(workspace)
+    if num_threads == 1:
+        with nogil:
+            dot_columns(few_start, many_start, bias_start, out, table, offset, tiles, 0, 1)
+        return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         dot_columns(
-            &few[0, 0, 0], &many[0, 0, 0], bias_start, &out[0, 0, 0], &table[0], &offset[0], &tiles[worker * tile_size],
-            worker, num_threads,
+            few_start, many_start, bias_start, out, table, offset, tiles + worker * tile_size, worker, num_threads
         )
 
 
-def run_stream(
-    plan, const real[:, :, ::1] few not None, const real[:, :, ::1] many not None, const real[::1] bias,
-    real[:, :, ::1] out not None, int num_threads,
-):
+cdef void pack_few(
+    const real* few, real* packed, Py_ssize_t Z, Py_ssize_t F, Py_ssize_t L, const Py_ssize_t* along
+) noexcept nogil:
+    """Pack all panels of the few rows."""
+    cdef int mr = panel_rows(F)
+    cdef Py_ssize_t z, i, row_panels = (F + mr - 1) // mr
+    for z in range(Z):
+        for i in range(row_panels):
+            pack_rows(
+                few + (z * F + i * mr) * L, packed + (z * row_panels + i) * mr * L, min(mr, F - i * mr), mr, L, L, along
+            )
+
+
+cdef int run_stream(plan, few, many, bias, real* out, int num_threads) except -1:
     """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
-    cdef const Py_ssize_t[::1] table = plan.table, along = plan.offset
-    cdef Py_ssize_t F = few.shape[1], L = few.shape[2], stream_rows = blocking.STREAM_ROWS, z, i, worker
-    cdef int NR = panel_width(&few[0, 0, 0]), mr = panel_rows(F)
-    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, scratch_step = (stream_rows + MR) * NR
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] packed = empty(few.shape[0] * row_panels * mr * L, dtype)
-    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef const real* bias_start = &bias[0] if bias is not None else NULL
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* along = <const Py_ssize_t*>address(plan.offset)
+    cdef const real* few_start = <const real*>address(few)
+    cdef const real* many_start = <const real*>address(many)
+    cdef const real* bias_start = <const real*>address(bias)
+    cdef Py_ssize_t ZF = len(few), F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
+    cdef int NR = panel_width(out), mr = panel_rows(F)
+    cdef Py_ssize_t packed_size = ZF * ((F + mr - 1) // mr) * mr * L, scratch_step = (stream_rows + MR) * NR
+    workspace = empty(packed_size + num_threads * scratch_step, few.dtype)
+    cdef real* packed = <real*>address(workspace)
+    cdef real* scratch = packed + packed_size
     with nogil:
-        for z in range(few.shape[0]):
-            for i in range(row_panels):
-                pack_rows(
-                    &few[z, i * mr, 0], &packed[(z * row_panels + i) * mr * L], min(mr, F - i * mr), mr, L, L, &along[0]
-                )
+        pack_few(few_start, packed, ZF, F, L, along)
+    if num_threads == 1:
+        with nogil:
+            stream_columns(packed, many_start, bias_start, out, table, stream_rows, scratch, 0, 1)
+        return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         stream_columns(
-            &packed[0], &many[0, 0, 0], bias_start, &out[0, 0, 0], &table[0], stream_rows,
-            &scratch[worker * scratch_step], worker, num_threads,
+            packed, many_start, bias_start, out, table, stream_rows, scratch + worker * scratch_step, worker,
+            num_threads,
         )
 
 
-def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
+cdef int run_form(plan, few, many, bias, real* out, int num_threads) except -1:
+    """Run a `geometry.Plan`."""
+    if plan.dots:
+        run_dots(plan, few, many, bias, out, num_threads)
+    else:
+        run_stream(plan, few, many, bias, out, num_threads)
+
+
+def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
     """``out = A @ B + bias``."""
     plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
     few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
-    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)
+    if out.itemsize == 4:
+        run_form(plan, few, many, bias, <float*>address(out), num_threads)
+    else:
+        run_form(plan, few, many, bias, <double*>address(out), num_threads)

@@ -144,8 +144,13 @@ def run_stream(plan, few, many, bias, out, num_threads):
     )  # fmt: skip
 
 
+def run_form(plan, few, many, bias, out, num_threads):
+    """Run a `geometry.Plan`."""
+    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)
+
+
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
     plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
     few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
-    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)
+    run_form(plan, few, many, bias, out, num_threads)
