@@ -20,16 +20,14 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
 FEW_ROWS = 8
 #: With groups each packed pixel meets fewer rows still, and a group's planes fit L1.
 FEW_ROWS_OF_A_GROUP = 32
-#: With several taps the planes are smaller than the packed panels; measured even at 64 rows once L is long.
-ROWS_WITH_TAPS, LENGTH_WITH_TAPS = 64, 128
+#: The products of a strided input gradient read the same planes, which packing copies once for each.
+ROWS_OF_SEVERAL_PRODUCTS = 128
 
 
-def declines_product(M: int, L: int, taps: int, groups: int) -> str:
+def declines_product(M: int, L: int, products: int, groups: int) -> str:
     """Why the direct product is not the faster one for M rows of L products, or ""."""
     few = FEW_ROWS_OF_A_GROUP if groups > 1 else FEW_ROWS
-    if M <= few:
-        return ""
-    if taps > 1 and M <= ROWS_WITH_TAPS and L >= LENGTH_WITH_TAPS:
+    if M <= (ROWS_OF_SEVERAL_PRODUCTS if products > 1 else few):
         return ""
     return f"{M} channels a group share each packed pixel, over sums of {L}: packing pays"
 

@@ -50,23 +50,33 @@ def weight_blocks(N, groups, M, L, vectors, tile_rows, vector_bytes):
 
 #: Rows (output channels of a group; input channels for dx) up to which packing the pixels does not pay.
 FEW_ROWS = 64
-#: Sums so short that packing a pixel costs as much as using it, whatever the rows.
-SHORT_LENGTH = 64
 #: A tile of few rows reads so many planes that their pages leave the TLB: with several taps a padded copy pays.
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
+#: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last tile of a
+#: small plane is mostly empty, and so are the ends of rows shorter than the image's. A tile of few rows saves more.
+MOST_LANES_PER_PIXEL = 1.1
+#: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
+#: there are as many rows to make up for it.
+L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
 
 
-def declines_product(M: int, channels: int, taps: int) -> str:
+def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, nbytes: int) -> str:
     """Why another product is the faster one, or ""."""
-    if M <= FEW_ROWS_OF_A_TILE and channels > FEW_PLANES and taps > 1:
-        return f"{M} rows over {channels} planes of several taps: a copy of the image pays"
-    if M > FEW_ROWS and channels * taps > SHORT_LENGTH:
+    if M <= FEW_ROWS_OF_A_TILE:
+        if channels > FEW_PLANES and taps > 1:
+            return f"{M} rows over {channels} planes of several taps: a copy of the image pays"
+        return ""
+    if M > FEW_ROWS:
         return f"{M} channels a group share each packed pixel, over sums of {channels * taps}: packing pays"
+    if lanes_per_pixel > MOST_LANES_PER_PIXEL:
+        return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
+    if M >= ROWS_OVER_MEMORY and nbytes > L3_BYTES:
+        return f"{nbytes} bytes of image and result: reading them in long stretches pays"
     return ""
 
 
-#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L2 beyond it.
-LARGEST_GRADIENT = 100_000
+#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L1 beyond it.
+LARGEST_GRADIENT = 36_000
 
 
 def declines_weight_gradient(M: int, L: int) -> str:

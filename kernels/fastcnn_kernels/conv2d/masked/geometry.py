@@ -16,6 +16,8 @@ from fastcnn_kernels.conv2d.geometry import offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
 from fastcnn_kernels.memory import planned
 
+#: Bytes of a vector at the one CPU level that has masked loads.
+VECTOR_BYTES = 64
 #: Vectors of the widest tile: masks are padded to a multiple of it.
 TILE_VECTORS = 4
 
@@ -108,8 +110,8 @@ def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
         return reason
     if cpu.level() != "x86-64-v4":
         return f"CPU level {cpu.level()}: no masked loads"
-    P = (out if dy is None or x is None else dy).shape[2]
-    W = (dy if x is None else x).shape[3]
+    image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
+    (P, Q), W = result.shape[2:], image.shape[3]
     R, S = (out if weight is None else weight).shape[2:]
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
@@ -117,4 +119,6 @@ def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
         return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size)
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
-    return blocking.declines_product(M, channels, R * S)
+    tile = 2 * VECTOR_BYTES // out.itemsize
+    lanes = -(-((P - 1) * W + Q) // tile) * tile
+    return blocking.declines_product(M, channels, R * S, lanes / (P * Q), image.nbytes + out.nbytes)
