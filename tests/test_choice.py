@@ -7,6 +7,7 @@ import fastcnn as fc
 from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
+from fastcnn_kernels.gemm.skinny import blocking as skinny
 
 V4 = "x86-64-v4"
 
@@ -49,8 +50,6 @@ def test_masks_have_to_stay_in_cache():
     [
         (8, masked.FEW_ROWS, 3, "masked"),
         (8, masked.FEW_ROWS + 1, 3, "general"),
-        (masked.SHORT_LENGTH, masked.FEW_ROWS + 1, 1, "masked"),
-        (masked.SHORT_LENGTH + 1, masked.FEW_ROWS + 1, 1, "general"),
         (masked.FEW_PLANES, masked.FEW_ROWS_OF_A_TILE, 3, "masked"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 3, "direct"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE + 1, 3, "masked"),
@@ -58,8 +57,25 @@ def test_masks_have_to_stay_in_cache():
     ],
 )
 def test_masked_forward(C, K, taps, expected):
-    assert kernels(C, K, 9, taps, padding="same")[0] == expected
-    assert kernels(K, C, 9, taps, padding="same")[1] == expected  # rows are the channels of the result
+    assert kernels(C, K, 8, taps, padding="same")[0] == expected
+    assert kernels(K, C, 8, taps, padding="same")[1] == expected  # rows are the channels of the result
+
+
+def test_masked_tiles_have_to_be_full():
+    rows = masked.FEW_ROWS_OF_A_TILE + 3  # more than the direct row takes
+    assert kernels(4, rows, 12, 3, padding=1)[0] == "general"  # 5 tiles of 32 lanes for 144 pixels: 1.11
+    assert kernels(4, rows, 17, 3, padding=1)[0] == "general"  # 10 for 289: 1.107
+    assert kernels(4, rows, 18, 3, padding=1)[0] == "masked"  # 11 for 324: 1.086
+    assert kernels(4, rows, 32, 3, padding=(1, 0))[0] == "masked"  # 32 for 32 x 30: 1.067
+    assert kernels(4, rows, 16, 3, padding=(1, 0))[0] == "general"  # 8 for 16 x 14: 1.14
+    assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 12, 3, padding=1)[0] == "masked"
+
+
+def test_masked_forward_over_memory():
+    side = int((masked.L3_BYTES / (2 * 4 * masked.ROWS_OVER_MEMORY)) ** 0.5)
+    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY, side, 1)[0] == "masked"
+    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY, side + 1, 1)[0] == "general"
+    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY - 1, side + 1, 1)[0] == "masked"
 
 
 @pytest.mark.parametrize(
@@ -77,10 +93,6 @@ def test_masked_weight_gradient(K, expected):
         (4, direct.FEW_ROWS + 1, 3, 1, "general"),
         (8, 4 * direct.FEW_ROWS_OF_A_GROUP, 1, 4, "direct"),
         (8, 4 * direct.FEW_ROWS_OF_A_GROUP + 4, 1, 4, "general"),
-        (15, direct.ROWS_WITH_TAPS, 3, 1, "direct"),
-        (14, direct.ROWS_WITH_TAPS, 3, 1, "general"),
-        (15, direct.ROWS_WITH_TAPS + 1, 3, 1, "general"),
-        (128, direct.ROWS_WITH_TAPS, 1, 1, "general"),
     ],
 )
 def test_direct_forward(C, K, taps, groups, expected):
@@ -90,6 +102,12 @@ def test_direct_forward(C, K, taps, groups, expected):
 def test_input_gradient_counts_the_channels_of_its_result():
     assert kernels(direct.FEW_ROWS, 100, 19, 1, stride=2)[1] == "direct"
     assert kernels(direct.FEW_ROWS + 1, 100, 19, 1, stride=2)[1] == "general"
+
+
+def test_several_products_of_an_input_gradient_share_a_copy():
+    assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS, 4, 19, 3, stride=2)[1] == "direct"
+    assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS + 1, 4, 19, 3, stride=2)[1] == "general"
+    assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS, 4, 19, 1, stride=2)[1] == "general"  # one product
 
 
 @pytest.mark.parametrize(
@@ -113,3 +131,19 @@ def test_reason_is_given():
     text = str(fc.explain("conv2d", np.zeros((1, 64, 9, 9)), np.zeros((128, 64, 3, 3)), stride=2))
     assert "conv2d_masked_cython declined: stride (2, 2): taps of neighbouring pixels are not neighbours" in text
     assert "conv2d_direct_cython declined: 128 channels a group share each packed pixel, over sums of 576" in text
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (np.zeros((skinny.FEW_ROWS_OF_STREAM, 9)), np.zeros((9, 200)), "matmul_skinny_cython"),
+        (np.zeros((skinny.FEW_ROWS_OF_STREAM + 1, 9)), np.zeros((9, 200)), "matmul_cython"),
+        (np.zeros((skinny.FEW_ROWS_OF_DOTS, 9)), np.zeros((200, 9)).T, "matmul_skinny_cython"),
+        (np.zeros((skinny.FEW_ROWS_OF_DOTS + 1, 9)), np.zeros((200, 9)).T, "matmul_cython"),
+        (np.zeros((200, 9)), np.zeros((9, skinny.FEW_ROWS_OF_DOTS)), "matmul_skinny_cython"),
+        (np.zeros((200, 9)), np.zeros((9, skinny.FEW_ROWS_OF_DOTS + 1)), "matmul_cython"),
+        (np.zeros((9, 200)).T, np.zeros((9, 1)), "matmul_cython"),  # the large one lies across the sum
+    ],
+)
+def test_skinny_products(a, b, expected):
+    assert fc.explain("matmul", a, b).kernels == [expected]

@@ -23,8 +23,8 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
-    add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_runs, pack_weights, panel_rows, panel_width, put_steps,
-    real, take_steps, transpose
+    add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
+    put_steps, real, take_steps, transpose
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -127,8 +127,8 @@ cdef void store_runs(
 
 
 cdef void shifted_gemm(
-    const real* source, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
-    const Py_ssize_t* source_offset, const Py_ssize_t* blocks, real* scratch,
+    const real* source, const real* weight, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
+    const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset, const Py_ssize_t* blocks, real* scratch,
     Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
@@ -136,10 +136,11 @@ cdef void shifted_gemm(
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
-    a tile is dense there, else in the scratch.
+    a tile is dense there, else in the scratch. Weights that no other task meets are packed here; `a_packed` is NULL.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
+    cdef const Py_ssize_t* weight_steps = table + 12
     cdef const Py_ssize_t* out_steps = table + 18
     cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], plane = shape[1] * shape[2]
     cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2]
@@ -147,12 +148,15 @@ cdef void shifted_gemm(
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
     cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
-    cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel, columns, step, l0, count
+    cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel
+    cdef Py_ssize_t step, l0, count
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
-    cdef real* sums = packed + JB * NR * LB
+    cdef real* weights = packed + JB * NR * LB
+    cdef real* sums = weights + (0 if a_packed != NULL else mr * LB)
     cdef real* c
+    cdef const real* a
     cdef bint dense
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
@@ -177,6 +181,14 @@ cdef void shifted_gemm(
                 )
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
+                if a_packed != NULL:
+                    a = a_packed + g * a_size + i * L + l0 * mr
+                else:
+                    pack_rows(
+                        weight + g * weight_steps[1] + i * weight_steps[0], weights, min(mr, M - i), mr, count,
+                        weight_steps[0], weight_offset + l0,
+                    )
+                    a = weights
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * NR
@@ -188,8 +200,8 @@ cdef void shifted_gemm(
                     if dense:
                         c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
                     shifted_tile(
-                        mr, min(mr, M - i), min(NR, pixels - pixel), count, a_packed + g * a_size + i * L + l0 * mr,
-                        packed + panel * NR * count, bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
+                        mr, min(mr, M - i), min(NR, pixels - pixel), count, a, packed + panel * NR * count,
+                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
                     )
                     if l0 + count == L and not dense:
                         store_runs(
@@ -210,20 +222,22 @@ def run_product(
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2], worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
     cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
-    cdef Py_ssize_t JB = blocks[1], tiles = blocks[0] * JB if blocks[2] < L else 1
-    cdef Py_ssize_t scratch_step = (JB * blocks[2] + tiles * mr) * NR
+    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
+    cdef bint packs = (pixels + NR - 1) // NR > JB
+    cdef Py_ssize_t scratch_step = JB * LB * NR + (0 if packs else mr * LB) + tiles * mr * NR
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L, dtype)
+    cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L if packs else 1, dtype)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
-    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
+    if packs:
+        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
-            &source[0], &a_packed[0], bias_start, &out[0] + out_start, &table[0, 0],
-            &source_offset[0], &blocks[0], &scratch[0], scratch_step, &runs[0], worker, num_threads,
+            &source[0], &weight[0], &a_packed[0] if packs else NULL, bias_start, &out[0] + out_start, &table[0, 0],
+            &source_offset[0], &weight_offset[0], &blocks[0], &scratch[0], scratch_step, &runs[0], worker, num_threads,
         )
 
 
@@ -238,9 +252,15 @@ def run_pad_planes(planes, const real[:, :, :, ::1] image not None, real[::1] ta
         )
 
 
-def any_nonfinite(const real[::1] values not None):
+def any_nonfinite(const real[::1] values not None, int num_threads):
     """Whether any value is NaN or infinite."""
-    return has_nonfinite(&values[0], values.shape[0])
+    cdef Py_ssize_t size = values.shape[0], worker
+    cdef int workers = packing_threads(size, num_threads), found = 0
+    for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
+        found |= has_nonfinite(
+            &values[size * worker // workers], size * (worker + 1) // workers - size * worker // workers
+        )
+    return found != 0
 
 
 def planes_of(planes, image, num_threads):
@@ -265,7 +285,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight.reshape(-1)):
+    if plan.planes.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
     run_plan(plan, x, weight, bias, out, num_threads)
     return True
@@ -275,7 +295,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight.reshape(-1)):
+    if plan.planes.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, num_threads)
     return True
@@ -293,7 +313,8 @@ cdef void pack_pixels(
         k = task // N % panels * mr
         g = task // (N * panels)
         transpose(
-            dy + (n * K + g * Kg + k) * pixels, pixels, NULL, min(mr, Kg - k), pixels, packed + task * pixels * mr, mr, mr
+            dy + (n * K + g * Kg + k) * pixels, pixels, NULL, min(mr, Kg - k), pixels, packed + task * pixels * mr, mr,
+            mr,
         )
 
 
@@ -396,7 +417,7 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
+    return not (plan.planes.pads and any_nonfinite(out.reshape(-1), num_threads))
 
 
 cdef void sum_channels(

@@ -124,17 +124,17 @@ def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
 
 @threaded
 def shifted_gemm(
-    source, a_packed, bias, has_bias, out, out_start, table, source_offset, blocks, scratch, scratch_step, runs, worker,
-    workers,
+    source, weight, a_packed, packs, bias, has_bias, out, out_start, table, source_offset, weight_offset, blocks,
+    scratch, scratch_step, runs, worker, workers,
 ):  # fmt: skip
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
-    a tile is dense there, else in the scratch.
+    a tile is dense there, else in the scratch. Weights that no other task meets are packed here, unless `packs`.
     """
-    shape, source_steps, out_steps = table[0], table[1], table[3]
+    shape, source_steps, weight_steps, out_steps = table[0], table[1], table[2], table[3]
     P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
     IB, JB, LB = blocks[0], blocks[1], blocks[2]
     plane, pixels = P * Q, shape[0] * P * Q
@@ -145,7 +145,8 @@ def shifted_gemm(
     tasks = groups * j_blocks * i_blocks
     counts = worker * JB * (3 * NR + 2)
     packed = worker * scratch_step
-    sums = packed + JB * NR * LB
+    weights = packed + JB * NR * LB
+    sums = weights + (0 if packs else mr * LB)
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
         first = task // i_blocks % j_blocks * JB
@@ -171,6 +172,14 @@ def shifted_gemm(
                 i = row_panel * mr
                 rows = min(mr, M - i)
                 out_row = out_start + (g * M + i) * out_steps[3]
+                if packs:
+                    a, a_start = a_packed, g * a_size + i * L + l0 * mr
+                else:
+                    pack_rows(
+                        weight, g * weight_steps[1] + i * weight_steps[0], scratch, weights, rows, mr, count,
+                        weight_steps[0], weight_offset, l0,
+                    )  # fmt: skip
+                    a, a_start = scratch, weights
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * NR
@@ -183,13 +192,13 @@ def shifted_gemm(
                         and pixel // plane == (pixel + NR - 1) // plane
                     ):
                         shifted_tile(
-                            mr, rows, NR, count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile, bias,
+                            mr, rows, NR, count, a, a_start, scratch, tile, bias,
                             g * M + i, has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
                         )  # fmt: skip
                         continue
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     shifted_tile(
-                        mr, rows, min(NR, pixels - pixel), count, a_packed, g * a_size + i * L + l0 * mr, scratch, tile,
+                        mr, rows, min(NR, pixels - pixel), count, a, a_start, scratch, tile,
                         bias, g * M + i, has_bias, scratch, c, NR, l0 > 0,
                     )  # fmt: skip
                     if l0 + count == L:
@@ -205,14 +214,19 @@ def run_product(product, source, weight, bias, out, num_threads):
     NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     blocks = product_blocks(groups, M, N * P * Q, L, mr, NR, out.itemsize)
     IB, JB, LB = blocks.tolist()
-    scratch_step = (JB * LB + (IB * JB if LB < L else 1) * mr) * NR
-    a_packed = empty(groups * -(-M // mr) * mr * L, out.dtype)
+    packs = -(-N * P * Q // NR) > JB
+    scratch_step = JB * LB * NR + (0 if packs else mr * LB) + (IB * JB if LB < L else 1) * mr * NR
+    a_packed = empty(groups * -(-M // mr) * mr * L if packs else 1, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
-    pack_weights(packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset)
+    if packs:
+        pack_weights(
+            packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset
+        )
     shifted_gemm(
-        num_threads, source, a_packed, a_packed if bias is None else bias, bias is not None, out, product.out_start,
-        product.table, product.source_offset, blocks, scratch, scratch_step, runs,
+        num_threads, source, weight, a_packed, packs, a_packed if bias is None else bias, bias is not None, out,
+        product.out_start, product.table, product.source_offset, product.weight_offset, blocks, scratch, scratch_step,
+        runs,
     )  # fmt: skip
 
 
@@ -225,13 +239,21 @@ def run_pad_planes(planes, image, target, num_threads):
     )  # fmt: skip
 
 
-@compiled
-def any_nonfinite(values):
-    """Whether any value is NaN or infinite: only those differ from themselves by anything but 0."""
-    found = False
-    for value in values:
-        found |= value - value != 0
-    return found
+@threaded
+def find_nonfinite(values, found, worker, workers):
+    """Whether any value of this worker's share is NaN or infinite: only those minus themselves are not 0."""
+    here = False
+    for i in range(values.size * worker // workers, values.size * (worker + 1) // workers):
+        here |= values[i] - values[i] != 0
+    found[worker] = here
+
+
+def any_nonfinite(values, num_threads):
+    """Whether any value is NaN or infinite."""
+    workers = packing_threads(values.size, num_threads)
+    found = np.empty(workers, bool)
+    find_nonfinite(workers, values, found)
+    return found.any()
 
 
 def planes_of(planes, image, num_threads):
@@ -256,7 +278,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(flat(weight)):
+    if plan.planes.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, x, weight, bias, out, num_threads)
     return True
@@ -266,7 +288,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(flat(weight)):
+    if plan.planes.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, num_threads)
     return True
@@ -385,7 +407,7 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.planes.pads and any_nonfinite(out.reshape(-1)))
+    return not (plan.planes.pads and any_nonfinite(out.reshape(-1), num_threads))
 
 
 @compiled

@@ -9,14 +9,17 @@ from fastcnn_kernels.memory import planned
 
 #: A packed block of B shares the 1 MiB (or 512 KiB) L2 of a core with the panels of A streaming past it.
 L2_BYTES_FOR_B = 256 * 1024
-#: A panel of A (14 x 384 floats = 21 KiB) stays in L1 while the panels of B stream past it from L2.
-L_BLOCK = 384
+#: A panel of A (14 x 256 floats = 14 KiB) stays in L1 while the panels of B stream past it from L2. It depends on
+#: nothing but the sum, as the blocks of a sum decide its rounding.
+L_BLOCK = 256
 #: Panels of A per task: 32 x 14 rows use each packed element of B 448 times, yet leave tasks to share out.
 PANELS_OF_A = 32
 #: Panels of B per task at most: keeps enough tasks for the threads when L is short.
 PANELS_OF_B = 16
 #: Tasks of a product at least, where it has so many panels: two threads then differ by a sixteenth at most.
 TASKS = 16
+#: Tasks that share out the rows of A while each has all of a short B, and packs it for itself.
+TASKS_OF_ROWS = 4
 
 
 def _even(size: int, largest: int) -> int:
@@ -30,9 +33,12 @@ def product_blocks(Z, M, N, L, mr, NR, itemsize):
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), _even(L, L_BLOCK)
     rows = _even(row_panels, PANELS_OF_A)
     columns = _even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
+    if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
+        return np.array([rows, columns, length], np.intp)
+    if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
+        return np.array([_even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
     others = Z * -(-row_panels // rows)
-    if others * -(-column_panels // columns) < TASKS:
-        columns = _even(column_panels, max(1, column_panels * others // TASKS))
+    columns = _even(column_panels, max(1, column_panels * others // TASKS))
     others = Z * -(-column_panels // columns)
     if others * -(-row_panels // rows) < TASKS:
         rows = _even(row_panels, max(1, row_panels * others // TASKS))

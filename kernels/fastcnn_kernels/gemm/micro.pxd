@@ -12,12 +12,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int NR_F32
     const int NR_F64
     void micro_f32(
-        int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c, Py_ssize_t ldc,
-        bint accumulate
+        int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c,
+        Py_ssize_t ldc, bint accumulate
     )
     void micro_f64(
-        int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c, Py_ssize_t ldc,
-        bint accumulate
+        int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c,
+        Py_ssize_t ldc, bint accumulate
     )
     void pack_runs_f32(
         const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,

@@ -169,7 +169,7 @@ def run_plan(
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(weight.reshape(-1)):
+    if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
     run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
     return True
@@ -179,7 +179,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(weight.reshape(-1)):
+    if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
     run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
     return True
@@ -272,4 +272,4 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not any_nonfinite(out.reshape(-1))  # zeros past Q and of the padding met what they must not
+    return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not

@@ -172,7 +172,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(flat(weight)):
+    if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, x, weight, bias, out, num_threads)
     return True
@@ -182,7 +182,7 @@ def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threa
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(flat(weight)):
+    if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, num_threads)
     return True
@@ -263,4 +263,4 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not any_nonfinite(out.reshape(-1))  # zeros past Q and of the padding met what they must not
+    return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not

@@ -103,7 +103,7 @@ def run_plan(plan, image, weight, bias, out, num_threads):
 def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
-    if plan.pads and any_nonfinite(flat(weight)):
+    if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, x, weight, bias, out, num_threads)
     return True
@@ -115,7 +115,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     plan = geometry.grad_input(
         dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
     )
-    if plan.pads and any_nonfinite(flat(weight)):
+    if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, num_threads)
     return True
@@ -192,4 +192,5 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     """Gradient of the weights."""
     plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.pads and any_nonfinite(out.reshape(-1)))  # a masked lane is a zero, which met what it must not
+    # A masked lane is a zero, which met what it must not.
+    return not (plan.pads and any_nonfinite(out.reshape(-1), num_threads))

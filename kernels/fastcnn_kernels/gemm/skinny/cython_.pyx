@@ -1,10 +1,10 @@
 """Skinny products in Cython. Contract in ``gemm``; which operand is the large one is decided in ``geometry``.
 
-Dots, where the rows of the large matrix run along the sum: a tile of rows x columns dot products at a time, in the lanes
-of one vector each, as in the weight gradient of ``conv2d/direct``.
+Dots, where the rows of the large matrix run along the sum: a tile of rows x columns dot products at a time, in the
+lanes of one vector each, as in the weight gradient of ``conv2d/direct``.
 
-Stream, where they run along the result: STREAM_ROWS of them are read side by side from left to right and multiplied into
-the results, which stay in cache:
+Stream, where they run along the result: STREAM_ROWS of them are read side by side from left to right and multiplied
+into the results, which stay in cache:
 
     for each block of L:   for each panel of columns:   C[F, NR] += few[F, block] . many[block, NR]
 """
