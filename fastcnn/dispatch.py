@@ -68,6 +68,12 @@ def _known(op: str, choice: str, call: dict[str, Any]) -> table.Kernel | None:
         return kernel
 
 
+def _forget() -> None:
+    """Forget what was chosen, for tests that change the table."""
+    _kernels.clear()
+    _rows.cache_clear()
+
+
 def select(op: str, choice: str, call: dict[str, Any]) -> tuple[table.Kernel | None, list[tuple[str, str]]]:
     """Return the first row of `op` that takes `call`, or None, and the (name, reason) of each row before it.
 

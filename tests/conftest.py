@@ -21,12 +21,11 @@ def restored(monkeypatch):
 def rows(monkeypatch):
     """The table's list of rows, to insert fakes into."""
     monkeypatch.setattr(table, "KERNELS", list(table.KERNELS))
-    caches = dispatch._rows, table._load
-    for each in caches:
-        each.cache_clear()
+    for forget in (dispatch._forget, table._load.cache_clear):
+        forget()
     yield table.KERNELS
-    for each in caches:
-        each.cache_clear()
+    for forget in (dispatch._forget, table._load.cache_clear):
+        forget()
 
 
 @pytest.fixture

@@ -35,26 +35,26 @@ from fastcnn_kernels.memory import empty
 
 cdef void pad_planes(
     const real* image, real* planes, Py_ssize_t count, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left,
-    Py_ssize_t rows, Py_ssize_t pitch, Py_ssize_t stride_w, Py_ssize_t worker,
+    Py_ssize_t rows, Py_ssize_t pitch, Py_ssize_t width, Py_ssize_t stride_w, Py_ssize_t row_step, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
-    """Copy (count, H, W) into (count, rows, pitch), padded by zeros, columns sorted by remainder modulo stride_w.
+    """Copy every `row_step`-th row of (count, H, W) into (count, rows, pitch), padded by zeros.
 
-    Negative `top` and `left` crop.
+    Columns are sorted by remainder modulo `stride_w`, `width` of each. Negative `top` and `left` crop.
     """
-    cdef Py_ssize_t plane, i, j, h, b, width = pitch // stride_w, first, last
+    cdef Py_ssize_t plane, i, j, h, b, first, last
     cdef const real* source
     cdef real* target
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
         for i in range(rows):
             target = planes + (plane * rows + i) * pitch
-            h = i - top
+            h = i * row_step - top
             if h < 0 or h >= H:
                 for j in range(pitch):
                     target[j] = 0
                 continue
             source = image + (plane * H + h) * W - left
-            for b in range(stride_w):
+            for b in range(pitch // width):
                 # column j of remainder b is image column j * stride_w + b - left
                 first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
                 last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
@@ -244,11 +244,12 @@ def run_product(
 def run_pad_planes(planes, const real[:, :, :, ::1] image not None, real[::1] target not None, int num_threads):
     """Copy `image` into its `geometry.Planes`."""
     cdef Py_ssize_t top = planes.top, left = planes.left, rows = planes.rows, pitch = planes.pitch
-    cdef Py_ssize_t stride_w = planes.stride_w, count = image.shape[0] * image.shape[1], worker
+    cdef Py_ssize_t width = planes.width, stride_w = planes.stride_w, row_step = planes.row_step
+    cdef Py_ssize_t count = image.shape[0] * image.shape[1], worker
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         pad_planes(
-            &image[0, 0, 0, 0], &target[0], count, image.shape[2], image.shape[3], top, left, rows, pitch, stride_w,
-            worker, num_threads,
+            &image[0, 0, 0, 0], &target[0], count, image.shape[2], image.shape[3], top, left, rows, pitch, width,
+            stride_w, row_step, worker, num_threads,
         )
 
 

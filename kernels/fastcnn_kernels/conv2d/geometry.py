@@ -15,13 +15,18 @@ SPARSEST = 16
 
 
 class Planes(NamedTuple):
-    """Padded copy of an image: ``rows`` x ``pitch`` each, columns sorted by remainder modulo ``stride_w``."""
+    """Padded copy of an image: ``rows`` x ``pitch`` each, columns sorted by remainder modulo ``stride_w``.
+
+    Rows and remainders that no tap meets are left out.
+    """
 
     top: int  # rows of zeros above the image; negative crops
     left: int
     rows: int
-    pitch: int  # stride_w * (columns of one remainder)
+    pitch: int  # remainders * width
+    width: int  # columns of one remainder
     stride_w: int
+    row_step: int  # rows of the image from one row of the copy to the next
     copied: bool  # False: the image serves as it is
     pads: bool  # some zeros of the padding take part in the sums
 
@@ -43,12 +48,13 @@ class Plan(NamedTuple):
     covers_out: bool  # False: some outputs meet no tap and are zero
 
 
-def _planes(H, W, top, left, rows, columns, stride_w):
+def _planes(H, W, top, left, rows, columns, stride_w=1, remainders=1, row_step=1):
     """Planes that hold `rows` x `columns` of the image padded by `top` and `left`."""
     width = -(-columns // stride_w)
-    copied = top != 0 or left != 0 or stride_w > 1 or rows > H or columns != W
+    copied = top != 0 or left != 0 or stride_w > 1 or row_step > 1 or rows > H or columns != W
     pads = top > 0 or left > 0 or rows > H + top or columns > W + left
-    return Planes(top, left, rows if copied else H, stride_w * width, stride_w, copied, pads)
+    rows = -(-rows // row_step) if copied else H
+    return Planes(top, left, rows, remainders * width, width, stride_w, row_step, copied, pads)
 
 
 def _table(shape, source_steps, weight_steps, out_steps):
@@ -80,17 +86,19 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups)
     """Plan of ``conv2d``, and of ``conv2d_grad_weight``."""
     (N, C, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
-    planes = _planes(H, W, top, left, (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1, sw)
-    plane, width = planes.rows * planes.pitch, planes.pitch // sw
-    columns = [s * dw % sw * width + s * dw // sw for s in range(S)]
+    rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
+    row_step = sh if R == 1 else 1
+    planes = _planes(H, W, top, left, rows, columns, sw, sw if S > 1 else 1, row_step)
+    plane = planes.rows * planes.pitch
+    column_taps = [s * dw % sw * planes.width + s * dw // sw for s in range(S)]
     product = Product(
         _table(
             (N, P, Q, groups, K // groups, Cg * R * S),
-            (C * plane, sh * planes.pitch, Cg * plane),
+            (C * plane, sh // row_step * planes.pitch, Cg * plane),
             (Cg * R * S, K // groups * Cg * R * S),
             (K * P * Q, Q, 1, P * Q),
         ),
-        offset_sums(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, columns),
+        offset_sums(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, column_taps),
         np.arange(Cg * R * S, dtype=np.intp),
         0,
     )
@@ -124,7 +132,7 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
         return min((low for low, _ in ends), default=0), max((high for _, high in ends), default=0)
 
     (low_h, high_h), (low_w, high_w) = reach(row_taps, H, sh), reach(column_taps, W, sw)
-    planes = _planes(P, Q, -low_h, -low_w, high_h - low_h + 1, high_w - low_w + 1, 1)
+    planes = _planes(P, Q, -low_h, -low_w, high_h - low_h + 1, high_w - low_w + 1)
     if not planes.copied:
         low_h = low_w = 0
     plane = planes.rows * planes.pitch

@@ -26,21 +26,20 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
 @threaded
-def pad_planes(image, planes, count, H, W, top, left, rows, pitch, stride_w, worker, workers):
-    """Copy (count, H, W) into (count, rows, pitch), padded by zeros, columns sorted by remainder modulo stride_w.
+def pad_planes(image, planes, count, H, W, top, left, rows, pitch, width, stride_w, row_step, worker, workers):
+    """Copy every `row_step`-th row of (count, H, W) into (count, rows, pitch), padded by zeros.
 
-    Negative `top` and `left` crop.
+    Columns are sorted by remainder modulo `stride_w`, `width` of each. Negative `top` and `left` crop.
     """
-    width = pitch // stride_w
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
         for i in range(rows):
             target = (plane * rows + i) * pitch
-            h = i - top
+            h = i * row_step - top
             if h < 0 or h >= H:
                 zero_run(planes, target, pitch)
                 continue
             source = (plane * H + h) * W - left
-            for b in range(stride_w):
+            for b in range(pitch // width):
                 # column j of remainder b is image column j * stride_w + b - left
                 first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
                 last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
@@ -235,7 +234,7 @@ def run_pad_planes(planes, image, target, num_threads):
     N, C, H, W = image.shape
     pad_planes(
         num_threads, flat(image), target, N * C, H, W, planes.top, planes.left, planes.rows, planes.pitch,
-        planes.stride_w,
+        planes.width, planes.stride_w, planes.row_step,
     )  # fmt: skip
 
 

@@ -84,11 +84,12 @@ INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
 #endif
 }
 
+/* Index vectors are lists of constants: GCC builds those filled in loops anew on every call. */
 #if defined(__AVX512F__)
 /* target[j] = source[2 j] for j < n. */
 INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-    NAME(index) even;
-    UNROLL for (int j = 0; j < VL; j++) even[j] = 2 * j;
+#define EVEN(j, s) 2 * (j)
+    const NAME(index) even = {EACH_LANE(EVEN, 0)};
     for (; n > 0; n -= VL, target += VL, source += 2 * VL) {
         const ptrdiff_t rest = 2 * n - 1; /* elements to read */
         const NAME(vec) low = NAME(load_masked)(FIRST(rest), source);
@@ -99,13 +100,15 @@ INLINE void NAME(take_even)(REAL *target, const REAL *source, ptrdiff_t n) {
 
 /* target[2 j] = source[j] for j < n; what lies between stays. */
 INLINE void NAME(put_even)(REAL *target, const REAL *source, ptrdiff_t n) {
-    NAME(index) twice;
-    UNROLL for (int j = 0; j < VL; j++) twice[j] = j / 2;
+#define HALF(j, s) (j) / 2
+    const NAME(index) twice = {EACH_LANE(HALF, 0)};
     for (; n > 0; n -= VL / 2, target += VL, source += VL / 2) {
         const NAME(vec) value = NAME(load_masked)(FIRST(n < VL / 2 ? n : VL / 2), source);
         NAME(store_masked)(FIRST(2 * n) & 0x5555, target, (NAME(vec))PERMUTE((__m512i)twice, value));
     }
 }
+#undef EVEN
+#undef HALF
 #endif
 
 /* tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
