@@ -136,7 +136,8 @@ def test_layouts_of_inputs(op, dtype, backend):
             changed = [layout(value) for value in values[which]] if which is ANY else layout(values[which])
             values[which] = changed
             results, expected = call(*values, backend=backend), call(*map(clean, values), backend=backend)
-            if backend == "numpy":  # whose BLAS sums a transposed operand in another order
+            # BLAS, and our skinny products, sum a transposed operand in another order.
+            if backend == "numpy" or (layout is transposed_matrices and "conv2d" not in op):
                 for result, right in zip(results, expected, strict=True):
                     np.testing.assert_allclose(result, right, rtol=0, atol=100 * np.finfo(dtype).eps)
             else:

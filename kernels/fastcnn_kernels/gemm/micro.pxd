@@ -19,9 +19,15 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c,
         Py_ssize_t ldc, bint accumulate
     )
+    void split_row_f32(
+        const float* source, Py_ssize_t begin, Py_ssize_t end, float* even, float* odd, Py_ssize_t n
+    )
     void pack_runs_f32(
         const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
         const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+    )
+    void split_row_f64(
+        const double* source, Py_ssize_t begin, Py_ssize_t end, double* even, double* odd, Py_ssize_t n
     )
     void pack_runs_f64(
         const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
@@ -115,6 +121,15 @@ cdef inline void micro(
         micro_f32(mr, columns, L, a, b, b_step, c, ldc, accumulate)
     else:
         micro_f64(mr, columns, L, a, b, b_step, c, ldc, accumulate)
+
+
+cdef inline void split_row(
+    const real* source, Py_ssize_t begin, Py_ssize_t end, real* even, real* odd, Py_ssize_t n
+) noexcept nogil:
+    if real is float:
+        split_row_f32(source, begin, end, even, odd, n)
+    else:
+        split_row_f64(source, begin, end, even, odd, n)
 
 
 cdef inline void pack_runs(

@@ -342,6 +342,32 @@ INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, pt
 }
 #undef PAIRS
 
+/* even[j] = row[2 j] and odd[j] = row[2 j + 1] for j < n, where row[i] is source[i] for begin <= i < end, else 0. */
+static void NAME(split_row)(const REAL *source, ptrdiff_t begin, ptrdiff_t end, REAL *even, REAL *odd, ptrdiff_t n) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+#define VL LANES
+#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
+#define EVEN(j, s) 2 * (j)
+#define ODD(j, s) 2 * (j) + 1
+    const NAME(index) evens = {EACH_LANE(EVEN, 0)}, odds = {EACH_LANE(ODD, 0)};
+    for (; n > 0; n -= VL, even += VL, odd += VL, source += 2 * VL, begin -= 2 * VL, end -= 2 * VL) {
+        const NAME(vec) low = NAME(load_masked)(FIRST(end) & ~FIRST(begin), source);
+        const NAME(vec) high = NAME(load_masked)(FIRST(end - VL) & ~FIRST(begin - VL), source + VL);
+        NAME(store_masked)(FIRST(n), even, (NAME(vec))PERMUTE_TWO(low, (__m512i)evens, high));
+        NAME(store_masked)(FIRST(n), odd, (NAME(vec))PERMUTE_TWO(low, (__m512i)odds, high));
+    }
+#undef VL
+#undef FIRST
+#undef EVEN
+#undef ODD
+#else
+    for (ptrdiff_t j = 0; j < n; j++) {
+        even[j] = 2 * j >= begin && 2 * j < end ? source[2 * j] : 0;
+        odd[j] = 2 * j + 1 >= begin && 2 * j + 1 < end ? source[2 * j + 1] : 0;
+    }
+#endif
+}
+
 /* Pack one panel: row l is made of runs, contiguous at source + l_offset[l] + run_offset[run], of which column
  * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. */
 static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t runs,

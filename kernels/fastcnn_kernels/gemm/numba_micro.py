@@ -605,6 +605,52 @@ def take_even(typing_context, target, target_start, source, source_start, count)
 
 
 @intrinsic
+def split_vectors(typing_context, source, source_start, begin, end, target, even, odd, n):
+    """`split_row` by vector shuffles."""
+    intp = types.intp
+    signature = types.void(source, intp, intp, intp, target, intp, intp, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, begin, end, target, even, odd, n = arguments
+        vector_type, intp, int32 = _vector_type(context, signature.args[0]), n.type, ir.IntType(32)
+        VL = vector_type.count
+        source = _pointer(context, builder, signature.args[0], source, source_start)
+        targets = [_pointer(context, builder, signature.args[4], target, start) for start in (even, odd)]
+
+        def first(count):
+            return _first_lanes(builder, builder.trunc(count, int32), vector_type)
+
+        with cgutils.for_range(builder, builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            halves = []
+            for half in (0, VL):
+                at = builder.add(builder.mul(done, intp(2)), intp(half))
+                mask = builder.and_(first(builder.sub(end, at)), builder.not_(first(builder.sub(begin, at))))
+                halves.append(_load_masked(builder, source, vector_type, at, mask))
+            written = first(builder.sub(n, done))
+            for remainder, pointer in enumerate(targets):
+                lanes = ir.Constant(ir.VectorType(int32, VL), list(range(remainder, 2 * VL, 2)))
+                _store_masked(builder, builder.shuffle_vector(*halves, lanes), pointer, done, written)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def split_row(source, source_start, begin, end, target, even, odd, n):
+    """``target[even + j] = row[2 * j]`` and ``target[odd + j] = row[2 * j + 1]`` for j < n.
+
+    ``row[i]`` is ``source[source_start + i]`` for begin <= i < end, else 0.
+    """
+    if VECTOR_BYTES == 64:
+        split_vectors(source, source_start, begin, end, target, even, odd, n)
+        return
+    for j in range(n):
+        target[even + j] = source[source_start + 2 * j] if begin <= 2 * j < end else 0
+        target[odd + j] = source[source_start + 2 * j + 1] if begin <= 2 * j + 1 < end else 0
+
+
+@intrinsic
 def put_even(typing_context, target, target_start, source, source_start, count):
     """``target[target_start + 2 * j] = source[source_start + j]`` for j < count; what lies between stays."""
     signature = types.void(target, types.intp, source, types.intp, types.intp)

@@ -22,7 +22,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, add_chunks, copy_run, direct, dot, even_tile,
-    pack_rows, panel_rows, panel_width, real, store_tile, take_steps
+    pack_rows, panel_rows, panel_width, real, split_row, store_tile, take_steps
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
@@ -46,6 +46,18 @@ cdef void pad_block(
     if clear:
         for i in range(channels * F * rows * width):
             planes[i] = 0
+    if sw == 2 and F > 1 and phases[1] != phases[3]:  # both remainders of a row at once
+        for c in range(channels):
+            for f in range(0, F, 2):
+                for i in range(rows):
+                    h = (p + i) * sh + phases[2 * f] - top
+                    if 0 <= h < H:
+                        split_row(
+                            image + (c * H + h) * W - left, left, left + W, target + i * width,
+                            target + (rows + i) * width, width,
+                        )
+                target += 2 * rows * width
+        return
     for c in range(channels):
         for f in range(F):
             b = phases[2 * f + 1]

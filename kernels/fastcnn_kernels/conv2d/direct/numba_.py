@@ -23,6 +23,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     dot,
     panel_width,
     put_steps,
+    split_row,
     take_steps,
     zero_run,
 )
@@ -42,8 +43,20 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
     target = planes_start
     if clear:
         zero_run(planes, target, channels * phases.shape[0] * rows * width)
+    F = phases.shape[0]
+    if sw == 2 and F > 1 and phases[0, 1] != phases[1, 1]:  # both remainders of a row at once
+        for c in range(channels):
+            for f in range(0, F, 2):
+                for i in range(rows):
+                    h = (p + i) * sh + phases[f, 0] - top
+                    if 0 <= h < H:
+                        source = image_start + (c * H + h) * W - left
+                        even = target + i * width
+                        split_row(image, source, left, left + W, planes, even, even + rows * width, width)
+                target += 2 * rows * width
+        return
     for c in range(channels):
-        for f in range(phases.shape[0]):
+        for f in range(F):
             b = phases[f, 1]
             # column j of this plane is image column j * sw + b - left
             first = min(width, max(0, (left - b + sw - 1) // sw))
