@@ -166,7 +166,7 @@ def linear(x, weight, bias, out) -> Plan:
     result = output(out, shape, x, weight, bias)
     if bias is not None:
         bias = ready(bias, "bias")
-    return _product(_rows(x), weight.T, (), result, bias, "x weight"), result
+    return _product(_rows(x), ready(weight, "weight").T, (), result, bias, "x weight"), result
 
 
 def _rows(value: np.ndarray) -> np.ndarray:
@@ -184,7 +184,7 @@ def linear_backward(dy, x, weight, output_mask) -> Gradients:
     dx = allocate("dx", x.shape, x.dtype) if want_dx else None
     dw = allocate("dw", weight.shape, x.dtype) if want_dw else None
     db = allocate("db", weight.shape[:1], x.dtype) if want_db else None
-    rows = _rows(dy)
+    rows = ready(_rows(dy), "dy")
     steps: list[Step] = []
     if dx is not None:
         steps += _product(rows, weight, (), dx, None, "dy weight")
@@ -194,6 +194,6 @@ def linear_backward(dy, x, weight, output_mask) -> Gradients:
         if dy.size == 0:
             _zeroed(db)
         else:
-            call = {"dy": ready(rows, "dy")[:, :, None, None], "out": db}
+            call = {"dy": rows[:, :, None, None], "out": db}
             steps.append(("conv2d_grad_bias", dy.size, call))
     return steps, (dx, dw, db)
