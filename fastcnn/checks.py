@@ -152,6 +152,7 @@ def _same_padding(kernel: Shape, stride: Pair, dilation: Pair) -> tuple[int, int
     return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
 
 
+@lru_cache(maxsize=4096)
 def matmul_shape(a: Shape, b: Shape) -> tuple[Shape, Shape]:
     """Return the broadcast batch dimensions and the result's shape of ``numpy.matmul(a, b)``."""
     for name, shape in (("a", a), ("b", b)):
@@ -167,6 +168,7 @@ def matmul_shape(a: Shape, b: Shape) -> tuple[Shape, Shape]:
     return batch, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
 
+@lru_cache(maxsize=4096)
 def linear_shape(x: Shape, weight: Shape) -> Shape:
     """Return the shape of ``linear(x, weight)``: x's with the last dimension replaced."""
     if len(weight) != 2:

@@ -10,6 +10,8 @@ from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.gemm.skinny import blocking as skinny
 
 V4 = "x86-64-v4"
+#: Columns of a stream, and length of the sums of as many dot products as there may be rows.
+WIDE, LONG = skinny.COLUMNS_OF_STREAM, skinny.FEW_ROWS_OF_DOTS * skinny.LENGTH_PER_ROW
 
 
 def kernels(C, K, size, taps, groups=1, level=V4, **options):
@@ -134,16 +136,20 @@ def test_reason_is_given():
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "expected"),
+    ("M", "L", "N", "transpose_a", "transpose_b", "expected"),
     [
-        (np.zeros((skinny.FEW_ROWS_OF_STREAM, 9)), np.zeros((9, 200)), "matmul_skinny_cython"),
-        (np.zeros((skinny.FEW_ROWS_OF_STREAM + 1, 9)), np.zeros((9, 200)), "matmul_cython"),
-        (np.zeros((skinny.FEW_ROWS_OF_DOTS, 9)), np.zeros((200, 9)).T, "matmul_skinny_cython"),
-        (np.zeros((skinny.FEW_ROWS_OF_DOTS + 1, 9)), np.zeros((200, 9)).T, "matmul_cython"),
-        (np.zeros((200, 9)), np.zeros((9, skinny.FEW_ROWS_OF_DOTS)), "matmul_skinny_cython"),
-        (np.zeros((200, 9)), np.zeros((9, skinny.FEW_ROWS_OF_DOTS + 1)), "matmul_cython"),
-        (np.zeros((9, 200)).T, np.zeros((9, 1)), "matmul_cython"),  # the large one lies across the sum
+        (skinny.FEW_ROWS_OF_STREAM, 9, WIDE, False, False, "skinny"),
+        (skinny.FEW_ROWS_OF_STREAM + 1, 9, WIDE, False, False, ""),
+        (skinny.FEW_ROWS_OF_STREAM, 9, WIDE - 1, False, False, ""),
+        (skinny.FEW_ROWS_OF_DOTS, LONG, 200, False, True, "skinny"),
+        (skinny.FEW_ROWS_OF_DOTS + 1, LONG + 99, 200, False, True, ""),
+        (skinny.FEW_ROWS_OF_DOTS, LONG - 1, 200, False, True, ""),
+        (200, LONG, skinny.FEW_ROWS_OF_DOTS, False, False, "skinny"),
+        (200, LONG - 1, skinny.FEW_ROWS_OF_DOTS, False, False, ""),
+        (200, LONG, 1, True, False, ""),  # the large one lies across the sum
     ],
 )
-def test_skinny_products(a, b, expected):
-    assert fc.explain("matmul", a, b).kernels == [expected]
+def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
+    a = np.zeros((L, M)).T if transpose_a else np.zeros((M, L))
+    b = np.zeros((N, L)).T if transpose_b else np.zeros((L, N))
+    assert fc.explain("matmul", a, b).kernels == ["_".join(filter(None, ("matmul", expected, "cython")))]

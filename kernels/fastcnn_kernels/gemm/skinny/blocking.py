@@ -1,9 +1,21 @@
 """Block sizes and limits of the skinny products, each with its reason."""
 
 #: Rows up to which dot products with the unpacked matrix beat packing it: a packed element then meets few panels.
-FEW_ROWS_OF_DOTS = 64
+#: Adding up the lanes of a sum costs as much as 24 elements of it for each row, so sums have to be that long.
+FEW_ROWS_OF_DOTS, LENGTH_PER_ROW = 64, 24
 #: Rows up to which streaming the unpacked matrix beats packing it: beyond, its sums pass through L2 once per block.
-FEW_ROWS_OF_STREAM = 28
+#: Below so many columns a row of it is too short a stretch to read.
+FEW_ROWS_OF_STREAM, COLUMNS_OF_STREAM = 14, 256
 #: Rows of the large matrix read side by side: as many streams as the prefetchers follow, and the sums, which stay in
 #: L1 or L2, are loaded and stored once for each block.
 STREAM_ROWS = 16
+
+
+def dots_pay(rows: int, L: int) -> bool:
+    """Whether tiles of dot products are the faster way to multiply so many rows."""
+    return rows <= FEW_ROWS_OF_DOTS and rows * LENGTH_PER_ROW <= L
+
+
+def stream_pays(rows: int, columns: int) -> bool:
+    """Whether a stream of the matrix is the faster way to multiply so many rows by it."""
+    return rows <= FEW_ROWS_OF_STREAM and columns >= COLUMNS_OF_STREAM

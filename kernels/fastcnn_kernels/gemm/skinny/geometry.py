@@ -21,30 +21,22 @@ class Plan(NamedTuple):
     offset: np.ndarray  # dots: of neighbouring rows of `many`; else (L,) 0, 1, ..
 
 
-def _forms(M, N, transpose_a, transpose_b):
-    """Ways to see the product: (rows of few, limit, few is b, dots), the better one first."""
+def _forms(M, N, L, transpose_a, transpose_b):
+    """Ways to see the product: (whether it pays, few is b, dots), the better one first."""
     if transpose_b:
-        yield M, blocking.FEW_ROWS_OF_DOTS, False, True
+        yield blocking.dots_pay(M, L), False, True
     if not transpose_a:
-        yield N, blocking.FEW_ROWS_OF_DOTS, True, True
+        yield blocking.dots_pay(N, L), True, True
     if not transpose_b:
-        yield M, blocking.FEW_ROWS_OF_STREAM, False, False
-
-
-def _form(M, N, transpose_a, transpose_b):
-    """Return (few is b, dots) of the first way in which few are few, or None."""
-    for rows, limit, *form in _forms(M, N, transpose_a, transpose_b):
-        if rows <= limit:
-            return form
-    return None
+        yield blocking.stream_pays(M, N), False, False
 
 
 @planned
 def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
     """Arrange a call."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
-    form = _form(M, N, transpose_a, transpose_b) or next(_forms(M, N, transpose_a, transpose_b))[2:]
-    swapped, dots = form
+    forms = list(_forms(M, N, L, transpose_a, transpose_b))
+    _, swapped, dots = next((form for form in forms if form[0]), forms[0])
     (ZF, ZK), (F, K) = (b_shape[0], a_shape[0])[:: 1 if swapped else -1], (N, M) if swapped else (M, N)
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
@@ -60,7 +52,9 @@ def operands(plan, a, b, transpose_a, transpose_b):
     return np.ascontiguousarray(few.swapaxes(1, 2)) if turned else few, a if plan.swapped else b
 
 
-def refuses(*, out, transpose_a, transpose_b, **_):
+def refuses(*, a, out, transpose_a, transpose_b, **_):
     """Decline products in which neither operand is few rows against a matrix that can be read in order."""
-    M, N = out.shape[1:]
-    return "" if _form(M, N, transpose_a, transpose_b) else f"{M} x {N} results: packing both operands pays"
+    (M, N), L = out.shape[1:], a.shape[1 if transpose_a else 2]
+    if any(pays for pays, *_ in _forms(M, N, L, transpose_a, transpose_b)):
+        return ""
+    return f"{M} x {N} results of {L} products: packing both operands pays"
