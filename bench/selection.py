@@ -66,7 +66,8 @@ def read_layers(path: Path) -> list[Layer]:
             group=entry.get("cls", path.stem),
             **{letter: entry[letter] for letter in "NCHWKRS"},
             stride=(entry["stride_h"], entry["stride_w"]),
-            padding=(entry["pad_t"], entry["pad_b"], entry["pad_l"], entry["pad_r"]),
+            # Negative: a stride that leaves the last rows unread, which padding by 0 does as well.
+            padding=tuple(max(0, entry[name]) for name in ("pad_t", "pad_b", "pad_l", "pad_r")),
             dilation=(entry["dil_h"], entry["dil_w"]),
             groups=entry["groups"],
         )

@@ -59,7 +59,9 @@ def ratio_table(data: dict[str, Any]) -> str:
 
 
 def roofline_table(data: dict[str, Any]) -> str:
-    """The largest layer of each class over the machine's measured peak and copy bandwidth."""
+    """The largest layer of each class over the machine's measured peak and copy bandwidth; float32 only."""
+    if (data["layers"], data["dtype"]) != (["headline"], "float32"):
+        return ""
     body = [
         [
             line["class"],
@@ -98,7 +100,7 @@ def render(name: str) -> str:
         raise ValueError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
     kind, table = TABLES[name]
     results = [stored.read(path) for path in sorted(stored.RESULTS.glob("*.json"))]
-    parts = [table(data) for data in results if data["kind"] == kind]
+    parts = [text for data in results if data["kind"] == kind and (text := table(data))]
     return "\n" + "\n".join(parts) + "\n" if parts else ""
 
 
