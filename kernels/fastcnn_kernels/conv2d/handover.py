@@ -1,23 +1,32 @@
-"""Non-finite values beside padding: the one thing that the products over padded images get wrong."""
+"""Non-finite values: the one thing that some kernels get wrong, and hand over to a kernel that does not.
+
+The zeros of a padded copy take part in its sums, which is wrong where they meet NaN or Inf; a tile of Winograd's
+algorithm is spoilt by one such value. A kernel that finds one returns False.
+"""
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from fastcnn_kernels.conv2d import numpy_
 
 
-def to_numpy_row(kernel: Callable[..., bool]) -> Callable[..., None]:
-    """Run the NumPy row of the same name, which clips every tap to the image, if `kernel` returns False.
+def handing_over_to(module: ModuleType) -> Callable[[Callable[..., bool]], Callable[..., None]]:
+    """Decorate a kernel: run the one of the same name in `module` if it returns False."""
 
-    The zeros of the padding take part in the sums; they are wrong only where they meet NaN or Inf. A kernel looks for
-    these in the weights, or in the weight gradient it has computed.
-    """
-    clipping = getattr(numpy_, kernel.__name__)
+    def decorate(kernel: Callable[..., bool]) -> Callable[..., None]:
+        other = getattr(module, kernel.__name__)
 
-    @functools.wraps(kernel)
-    def run(**call: Any) -> None:
-        if not kernel(**call):
-            clipping(**call)
+        @functools.wraps(kernel)
+        def run(**call: Any) -> None:
+            if not kernel(**call):
+                other(**call)
 
-    return run
+        return run
+
+    return decorate
+
+
+#: The NumPy row clips every tap to the image.
+to_numpy_row = handing_over_to(numpy_)

@@ -1,0 +1,491 @@
+"""Winograd's convolution in Cython. Equations, sources and packed order in the family's ``__init__``.
+
+Forward and input gradient, in the order of the data:
+
+    transform_filters    weights -> U        a panel of mr rows, lanes are rows
+    transform_images     image -> V          a panel of NR tiles, lanes are tiles: consecutive ones of a row of tiles
+    multiply             U . V -> products   E matrix products over the channels
+    transform_results    products -> out     lanes are tiles again, interleaved into rows of pixels
+
+Weight gradient: the sum runs over the tiles, so the lanes of patches and of dy are channels.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+
+from fastcnn_kernels.address cimport address
+from fastcnn_kernels.conv2d.winograd.transforms cimport (
+    FILTER, GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, image_tiles, patches, result_tiles, watch
+)
+from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose
+
+from fastcnn_kernels.conv2d import cython_ as plain_sums
+from fastcnn_kernels.conv2d.handover import handing_over_to
+from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.memory import empty
+
+cdef enum:
+    PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
+    SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
+
+
+cdef void transform_filters(
+    const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel, Py_ssize_t u_step,
+    real* packed,
+) noexcept nogil:
+    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
+    cdef Py_ssize_t M = table[4], C = table[5], row_step = table[12], channel_step = table[13]
+    cdef bint reversed_taps = table[15]
+    cdef int mr = panel_rows(M), VL = panel_width(weight) // 2
+    cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, lane, sign = -1 if reversed_taps else 1
+    cdef const real* source = weight + g * table[14] + panel * mr * row_step
+    for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
+        first = chunk * PACKED_CHANNELS
+        count = min(PACKED_CHANNELS, C - first)
+        if channel_step == 9:
+            transpose(source + first * 9, row_step, NULL, rows, count * 9, packed, mr, mr)
+        else:
+            for c in range(count):
+                transpose(
+                    source + (first + c) * channel_step, row_step, NULL, rows, 9, packed + c * 9 * mr, mr, mr
+                )
+        for lane in range((mr + VL - 1) // VL):
+            patches(
+                FILTER, m, count, mr - lane * VL, packed + lane * VL + (8 * mr if reversed_taps else 0), 9 * mr,
+                sign * 3 * mr, sign * mr, U + first * mr + lane * VL, mr, u_step,
+            )
+
+
+cdef Py_ssize_t find_segments(
+    const Py_ssize_t* table, Py_ssize_t first, Py_ssize_t end, Py_ssize_t longest, Py_ssize_t* segments
+) noexcept nogil:
+    """Split tiles [first, end) into runs inside one row of tiles and one panel of `longest`; returns their number.
+
+    Each is (n, row, column, length, position counted from the first).
+    """
+    cdef Py_ssize_t tiles_h = table[10], tiles_w = table[11], tile = first, count = 0, column
+    while tile < end:
+        column = tile % tiles_w
+        segments[0] = tile // (tiles_w * tiles_h)
+        segments[1] = tile // tiles_w % tiles_h
+        segments[2] = column
+        segments[3] = min(tiles_w - column, end - tile, longest - (tile - first) % longest)
+        segments[4] = tile - first
+        tile += segments[3]
+        segments += 5
+        count += 1
+    return count
+
+
+cdef void transform_images(
+    const real* image, real* V, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t c_first, Py_ssize_t c_end,
+    Py_ssize_t count, const Py_ssize_t* segments, Py_ssize_t v_step, real* rows, Py_ssize_t pitch,
+) noexcept nogil:
+    """V of some channels of the tiles in `segments`."""
+    cdef Py_ssize_t groups = table[3], C = table[5], H = table[6], W = table[7], top = table[8], left = table[9]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), c, i, place
+    cdef int NR = panel_width(image)
+    cdef const Py_ssize_t* segment
+    cdef const real* plane
+    cdef real* target
+    for i in range(count):
+        segment = segments + 5 * i
+        place = segment[4]
+        plane = image + ((segment[0] * groups + g) * C + c_first) * H * W
+        target = V + place // NR * E * v_step + place % NR + c_first * NR
+        for c in range(c_first, c_end):
+            image_tiles(
+                m, plane, H, W, top + segment[1] * m, left + segment[2] * m, segment[3], rows, pitch, target, v_step
+            )
+            plane += H * W
+            target += NR
+
+
+cdef void multiply(
+    const real* U, const real* V, real* products, int m, int mr, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t tiles, Py_ssize_t u_step, Py_ssize_t v_step, Py_ssize_t p_step,
+) noexcept nogil:
+    """The E products of some panels of rows and of tiles."""
+    cdef Py_ssize_t E = (m + 2) * (m + 2), e, i, j
+    cdef int NR = panel_width(U)
+    for e in range(E):
+        for i in range(rows):
+            for j in range(columns):
+                micro(
+                    mr, <int>min(NR, tiles - j * NR), C, U + (i * E + e) * u_step, V + (j * E + e) * v_step, NR,
+                    products + e * p_step + (i * columns + j) * mr * NR, NR, False,
+                )
+
+
+cdef void transform_results(
+    const real* products, const real* bias, real* out, const Py_ssize_t* table, int m, Py_ssize_t g,
+    Py_ssize_t row_first, Py_ssize_t row_end, Py_ssize_t panel_first, Py_ssize_t columns, Py_ssize_t count,
+    const Py_ssize_t* segments, Py_ssize_t p_step, real* check,
+) noexcept nogil:
+    """Results of rows [row_first, row_end) in those `segments` that lie in the panels of the products."""
+    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], i, k, place, panel
+    cdef int NR = panel_width(out), mr = panel_rows(M)
+    cdef const Py_ssize_t* segment
+    cdef const real* source
+    for k in range(row_first, row_end):
+        for i in range(count):
+            segment = segments + 5 * i
+            place = segment[4]
+            panel = place // NR - panel_first
+            if panel < 0 or panel >= columns:
+                continue
+            source = products + (((k - row_first) // mr * columns + panel) * mr + (k - row_first) % mr) * NR + place % NR
+            result_tiles(
+                m, source, p_step, segment[3], bias[g * M + k] if bias != NULL else 0,
+                out + ((segment[0] * groups + g) * M + k) * P * Q + segment[1] * m * Q + segment[2] * m, Q,
+                P - segment[1] * m, Q - segment[2] * m, check,
+            )
+
+
+cdef void winograd_tasks(
+    const real* image, const real* weight, real* U, real* V, const real* bias, real* out, const Py_ssize_t* table, int m,
+    const Py_ssize_t* blocks, real* scratch, Py_ssize_t* segments, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
+    cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11]
+    cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2], JB = blocks[3]
+    cdef bint shared_filters = blocks[4], shared_patches = blocks[5]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, count, task, rows, columns
+    cdef int NR = panel_width(image), mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
+    cdef Py_ssize_t u_step = C * mr + 16, v_step = C * NR + 16, p_step = IB * JB * mr * NR + 16
+    cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
+    cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, pitch = 6 * NR
+    cdef real* check = scratch
+    cdef real* line = check + NR
+    cdef real* packed = line + 6 * pitch
+    cdef real* products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
+    cdef real* own_filters = products + E * p_step
+    cdef real* own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
+    cdef const real* u
+    cdef const real* v
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (tile_blocks * row_blocks)
+        panel = task // row_blocks % tile_blocks * JT
+        panels = min(JT, tile_panels - panel)
+        row_panel = task % row_blocks * IT
+        row_end = min(row_panels, row_panel + IT)
+        count = find_segments(table, panel * NR, min(tiles, (panel + panels) * NR), NR, segments)
+        if shared_patches:
+            v = V + (g * tile_panels + panel) * E * v_step
+        else:
+            transform_images(image, own_patches, table, m, g, 0, C, count, segments, v_step, line, pitch)
+            v = own_patches
+        i = row_panel
+        while i < row_end:
+            rows = min(IB, row_end - i)
+            if shared_filters:
+                u = U + (g * row_panels + i) * E * u_step
+            else:
+                for k in range(rows):
+                    transform_filters(weight, own_filters + k * E * u_step, table, m, g, i + k, u_step, packed)
+                u = own_filters
+            j = 0
+            while j < panels:
+                columns = min(JB, panels - j)
+                multiply(
+                    u, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR, u_step, v_step,
+                    p_step,
+                )
+                transform_results(
+                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), j, columns, count, segments,
+                    p_step, check,
+                )
+                j += columns
+            i += rows
+
+
+cdef void share_filters(
+    const real* weight, real* U, const Py_ssize_t* table, int m, real* scratch, Py_ssize_t worker, Py_ssize_t workers
+) noexcept nogil:
+    """U of this worker's share of all panels of rows."""
+    cdef Py_ssize_t M = table[4], E = (m + 2) * (m + 2), task
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, u_step = table[5] * mr + 16, tasks = table[3] * row_panels
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        transform_filters(
+            weight, U + task * E * u_step, table, m, task // row_panels, task % row_panels, u_step, scratch
+        )
+
+
+cdef void share_patches(
+    const real* image, real* V, const Py_ssize_t* table, int m, real* line, Py_ssize_t* segments, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """V of this worker's share of the channels of every panel of tiles."""
+    cdef Py_ssize_t groups = table[3], C = table[5], tiles = table[0] * table[10] * table[11]
+    cdef int NR = panel_width(image)
+    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + 16, task, count
+    cdef Py_ssize_t first = C * worker // workers, end = C * (worker + 1) // workers
+    for task in range(groups * tile_panels):
+        count = find_segments(
+            table, task % tile_panels * NR, min(tiles, (task % tile_panels + 1) * NR), NR, segments
+        )
+        transform_images(
+            image, V + task * E * v_step, table, m, task // tile_panels, first, end, count, segments, v_step, line,
+            6 * NR,
+        )
+
+
+cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_threads) except -1:
+    """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
+    cdef const real* weight_start = <const real*>address(weight)
+    cdef const real* image_start = <const real*>address(image)
+    cdef const real* bias_start = <const real*>address(bias)
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef int m = plan.m, NR = panel_width(out_start), mr = panel_rows(table[4])
+    cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
+    cdef Py_ssize_t tiles = table[0] * table[10] * table[11], row_panels = (M + mr - 1) // mr
+    cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
+    block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real))
+    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
+    cdef Py_ssize_t u_size = E * (C * mr + 16), v_size = E * (C * NR + 16)
+    cdef Py_ssize_t line_size = 36 * NR, packed_size = PACKED_CHANNELS * 9 * mr
+    cdef Py_ssize_t shared_filters = groups * row_panels * u_size if blocks[4] else 0
+    cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[5] else 0
+    cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * blocks[3] * mr * NR + 16) + (
+        0 if blocks[4] else blocks[2] * u_size) + (0 if blocks[5] else blocks[1] * v_size)
+    cdef Py_ssize_t segment_step = blocks[1] * NR * 5
+    workspace = empty(shared_filters + shared_patches + num_threads * scratch_step, out.dtype)
+    segment_table = np.empty(num_threads * segment_step, np.intp)
+    cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
+    cdef real* U = <real*>address(workspace)
+    cdef real* V = U + shared_filters
+    cdef real* scratch = V + shared_patches
+    check = workspace[shared_filters + shared_patches:].reshape(num_threads, -1)[:, :NR]
+    check[...] = 0
+    if blocks[4]:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            share_filters(weight_start, U, table, m, scratch + worker * scratch_step + NR, worker, num_threads)
+    if blocks[5]:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            share_patches(
+                image_start, V, table, m, scratch + worker * scratch_step + NR, segments + worker * segment_step, worker,
+                num_threads,
+            )
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        winograd_tasks(
+            image_start, weight_start, U, V, bias_start, out_start, table, m, blocks, scratch + worker * scratch_step,
+            segments + worker * segment_step, worker, num_threads,
+        )
+    return not np.isnan(check).any()
+
+
+def forward(m, x, weight, bias, out, padding, groups, int num_threads):
+    """Forward convolution with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
+    if out.itemsize == 4:
+        return run_plan(plan, x, weight, bias, out, <float*>address(out), num_threads)
+    return run_plan(plan, x, weight, bias, out, <double*>address(out), num_threads)
+
+
+def grad_input(m, dy, weight, out, padding, groups, int num_threads):
+    """Gradient of the input with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
+    if out.itemsize == 4:
+        return run_plan(plan, dy, weight, None, out, <float*>address(out), num_threads)
+    return run_plan(plan, dy, weight, None, out, <double*>address(out), num_threads)
+
+
+cdef void transform_channels(
+    const real* planes, real* target, Py_ssize_t plane_step, int kind, int m, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top,
+    Py_ssize_t left, Py_ssize_t lanes, const Py_ssize_t* segment, Py_ssize_t target_step, Py_ssize_t e_step,
+    real* columns_of_lanes,
+) noexcept nogil:
+    """Patches of one segment of tiles in `lanes` channels, lanes of `target`; the last argument is scratch."""
+    cdef int VL = panel_width(planes) // 2
+    cdef Py_ssize_t size = m + 2 if kind == IMAGE else m, columns = segment[3] * m + size - m, i, j, h
+    cdef Py_ssize_t column = left + segment[2] * m, begin = min(columns, max(0, -column))
+    cdef Py_ssize_t end = max(begin, min(columns, W - column))
+    cdef real* row = columns_of_lanes
+    for i in range(size):
+        h = top + segment[1] * m + i
+        if h < 0 or h >= H:
+            begin = end = columns
+        else:
+            begin = min(columns, max(0, -column))
+            end = max(begin, min(columns, W - column))
+        for j in range(begin * VL):
+            row[j] = 0
+        if begin < end:
+            transpose(planes + h * W + column + begin, plane_step, NULL, lanes, end - begin, row + begin * VL, VL, VL)
+        for j in range(end * VL, columns * VL):
+            row[j] = 0
+        row += columns * VL
+    patches(
+        kind, m, segment[3], lanes, columns_of_lanes, m * VL, columns * VL, VL, target + segment[4] * target_step,
+        target_step, e_step,
+    )
+
+
+cdef void share_channels(
+    const real* dy, const real* image, real* Y, real* V, const Py_ssize_t* table, int m, Py_ssize_t tiles,
+    Py_ssize_t count, const Py_ssize_t* segments, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
+    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5], H = table[6], W = table[7]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first
+    cdef int NR = panel_width(image), mr = panel_rows(M), VL = NR // 2
+    cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
+    cdef Py_ssize_t column_panels = (C + NR - 1) // NR, tasks = groups * row_panels * parts * count
+    cdef const Py_ssize_t* segment
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        segment = segments + task % count * 5
+        unit = task // count
+        panel = unit // parts % row_panels
+        g = unit // (parts * row_panels)
+        first = unit % parts * VL
+        if panel * mr + first >= M:
+            continue
+        transform_channels(
+            dy + ((segment[0] * groups + g) * M + panel * mr + first) * P * Q,
+            Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            min(VL, mr - first, M - panel * mr - first), segment, mr, y_step, scratch,
+        )
+    tasks = groups * blocks * count
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        segment = segments + task % count * 5
+        unit = task // count
+        g = unit // blocks
+        first = unit % blocks * VL
+        transform_channels(
+            image + ((segment[0] * groups + g) * C + first) * H * W,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W, table[8], table[9],
+            min(VL, C - first), segment, NR, v_step, scratch,
+        )
+
+
+cdef void weight_results(
+    const real* products, real* out, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t row_panel,
+    Py_ssize_t column_panel, Py_ssize_t p_step, real* check,
+) noexcept nogil:
+    """The 3 x 3 gradients of one tile of products."""
+    cdef Py_ssize_t M = table[4], C = table[5], i, j, t, column, lanes
+    cdef int NR = panel_width(out), mr = panel_rows(M), VL = NR // 2, half
+    cdef real* taps = check + NR
+    for i in range(min(mr, M - row_panel * mr)):
+        for half in range(2):
+            column = column_panel * NR + half * VL
+            lanes = min(VL, C - column)
+            if lanes <= 0:
+                break
+            patches(
+                WEIGHT, m, 1, lanes, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, taps, 0, VL
+            )
+            for j in range(lanes, VL):
+                for t in range(9):
+                    taps[t * VL + j] = 0
+            watch(taps, 9, check)
+            transpose(taps, VL, NULL, 9, lanes, out + ((g * M + row_panel * mr + i) * C + column) * 9, 9, 9)
+
+
+cdef void weight_tasks(
+    const real* Y, const real* V, real* products, real* out, const Py_ssize_t* table, int m, Py_ssize_t tiles,
+    const Py_ssize_t* blocks, bint first_chunk, bint last_chunk, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
+
+    A task that has all E products of the last chunk goes on to the results.
+    """
+    cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], IB = blocks[1], JB = blocks[2], splits = blocks[3]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), task, tasks, g, row_first, column_first, e, i, j, pair
+    cdef int NR = panel_width(Y), mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + 16
+    cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (column_panels + JB - 1) // JB
+    cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
+    tasks = groups * i_blocks * j_blocks * splits
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (i_blocks * j_blocks * splits)
+        row_first = task // (j_blocks * splits) % i_blocks * IB
+        column_first = task // splits % j_blocks * JB
+        for e in range(E * (task % splits) // splits, E * (task % splits + 1) // splits):
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    micro(
+                        mr, <int>min(NR, C - j * NR), tiles, Y + ((g * row_panels + i) * E + e) * y_step,
+                        V + ((g * column_panels + j) * E + e) * v_step, NR, products + (pair * E + e) * p_step, NR,
+                        not first_chunk,
+                    )
+        if last_chunk and splits == 1:
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    weight_results(products + pair * E * p_step, out, table, m, g, i, j, p_step, scratch)
+
+
+cdef void share_weight_results(
+    const real* products, real* out, const Py_ssize_t* table, int m, real* scratch, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """This worker's share of the results."""
+    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks
+    cdef int NR = panel_width(out), mr = panel_rows(M)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + 16
+    tasks = table[3] * row_panels * column_panels
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        weight_results(
+            products + task * E * p_step, out, table, m, task // (row_panels * column_panels),
+            task // column_panels % row_panels, task % column_panels, p_step, scratch,
+        )
+
+
+cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads) except -1:
+    """Weight gradient over the forward `geometry.Plan`; False if a result may not be finite."""
+    cdef const real* dy_start = <const real*>address(dy)
+    cdef const real* image_start = <const real*>address(image)
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef int m = plan.m, NR = panel_width(out_start), mr = panel_rows(table[4])
+    cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
+    cdef Py_ssize_t tiles = table[0] * table[10] * table[11]
+    cdef Py_ssize_t row_panels = groups * ((M + mr - 1) // mr), column_panels = groups * ((C + NR - 1) // NR)
+    block_table = blocking.weight_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real))
+    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
+    cdef Py_ssize_t chunk = blocks[0], y_size = row_panels * E * (chunk * mr + 16)
+    cdef Py_ssize_t v_size = column_panels * E * (chunk * NR + 16)
+    cdef Py_ssize_t p_size = row_panels * column_panels // groups * E * (mr * NR + 16)
+    cdef Py_ssize_t scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2), tile, end, count
+    workspace = empty(y_size + v_size + p_size + num_threads * scratch_step, out.dtype)
+    segment_table = np.empty(chunk * 5, np.intp)
+    cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
+    cdef real* Y = <real*>address(workspace)
+    cdef real* V = Y + y_size
+    cdef real* products = V + v_size
+    cdef real* scratch = products + p_size
+    check = workspace[y_size + v_size + p_size:].reshape(num_threads, -1)[:, :NR]
+    check[...] = 0
+    tile = 0
+    while tile < tiles:
+        end = min(tiles, tile + chunk)
+        count = find_segments(table, tile, end, SEGMENT, segments)
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            share_channels(
+                dy_start, image_start, Y, V, table, m, end - tile, count, segments, scratch + worker * scratch_step + NR,
+                worker, num_threads,
+            )
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            weight_tasks(
+                Y, V, products, out_start, table, m, end - tile, blocks, tile == 0, end == tiles,
+                scratch + worker * scratch_step, worker, num_threads,
+            )
+        tile = end
+    if blocks[3] > 1:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            share_weight_results(products, out_start, table, m, scratch + worker * scratch_step, worker, num_threads)
+    return not np.isnan(check).any()
+
+
+def grad_weight(m, dy, x, out, padding, groups, int num_threads):
+    """Gradient of the weights with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
+    if out.itemsize == 4:
+        return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
+    return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

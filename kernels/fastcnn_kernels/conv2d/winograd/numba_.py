@@ -1,0 +1,428 @@
+"""Winograd's convolution in Numba. Equations, sources and packed order in the family's ``__init__``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
+start index stand for a C pointer; all of a call's workspace is one array.
+"""
+
+import numpy as np
+
+from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.conv2d.winograd.numba_transforms import (
+    FILTER,
+    GRADIENT,
+    IMAGE,
+    WEIGHT,
+    image_tiles,
+    patches,
+    result_tiles,
+    watch,
+)
+from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, micro, panel_width, transpose, zero_run
+from fastcnn_kernels.memory import empty
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
+SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
+
+
+@compiled
+def transform_filters(weight, w, U, table, m, g, panel, u_step, packed):
+    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
+    M, C, row_step, channel_step, reversed_taps = table[0, 4], table[0, 5], table[2, 0], table[2, 1], table[2, 3] != 0
+    mr, VL = panel_rows(M), panel_width(weight) // 2
+    rows, sign = min(mr, M - panel * mr), -1 if reversed_taps else 1
+    source = g * table[2, 2] + panel * mr * row_step
+    for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
+        first = chunk * PACKED_CHANNELS
+        count = min(PACKED_CHANNELS, C - first)
+        if channel_step == 9:
+            transpose(
+                weight, source + first * 9, row_step, table[2], 0, False, rows, count * 9, w, packed, mr, mr
+            )  # fmt: skip
+        else:
+            for c in range(count):
+                transpose(
+                    weight, source + (first + c) * channel_step, row_step, table[2], 0, False, rows, 9, w,
+                    packed + c * 9 * mr, mr, mr,
+                )  # fmt: skip
+        for lane in range((mr + VL - 1) // VL):
+            patches(
+                FILTER, m, count, mr - lane * VL, w, packed + lane * VL + (8 * mr if reversed_taps else 0), 9 * mr,
+                sign * 3 * mr, sign * mr, w, U + first * mr + lane * VL, mr, u_step,
+            )  # fmt: skip
+
+
+@compiled
+def find_segments(table, first, end, longest, segments, start):
+    """Split tiles [first, end) into runs inside one row of tiles and one panel of `longest`; returns their number.
+
+    Each is (n, row, column, length, position counted from the first).
+    """
+    tiles_h, tiles_w = table[1, 4], table[1, 5]
+    tile = first
+    count = 0
+    while tile < end:
+        column = tile % tiles_w
+        length = min(tiles_w - column, end - tile, longest - (tile - first) % longest)
+        segments[start + count, 0] = tile // (tiles_w * tiles_h)
+        segments[start + count, 1] = tile // tiles_w % tiles_h
+        segments[start + count, 2] = column
+        segments[start + count, 3] = length
+        segments[start + count, 4] = tile - first
+        tile += length
+        count += 1
+    return count
+
+
+@compiled
+def transform_images(image, w, V, table, m, g, c_first, c_end, count, segments, start, v_step, rows, pitch):
+    """V of some channels of the tiles in `segments`."""
+    groups, C, H, W, top, left = table[0, 3], table[0, 5], table[1, 0], table[1, 1], table[1, 2], table[1, 3]
+    E, NR = (m + 2) * (m + 2), panel_width(image)
+    for i in range(start, start + count):
+        n, row, column, length, place = segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3], segments[i, 4]
+        plane = ((n * groups + g) * C + c_first) * H * W
+        target = V + place // NR * E * v_step + place % NR + c_first * NR
+        for _ in range(c_first, c_end):
+            image_tiles(
+                m, image, plane, H, W, top + row * m, left + column * m, length, w, rows, pitch, w, target, v_step
+            )
+            plane += H * W
+            target += NR
+
+
+@compiled
+def multiply(w, U, V, products, m, mr, C, rows, columns, tiles, u_step, v_step, p_step):
+    """The E products of some panels of rows and of tiles."""
+    E, NR = (m + 2) * (m + 2), panel_width(w)
+    for e in range(E):
+        for i in range(rows):
+            for j in range(columns):
+                micro(
+                    mr, min(NR, tiles - j * NR), C, w, U + (i * E + e) * u_step, w, V + (j * E + e) * v_step, NR, w,
+                    products + e * p_step + (i * columns + j) * mr * NR, NR, False,
+                )  # fmt: skip
+
+
+@compiled
+def transform_results(
+    w, products, bias, has_bias, out, table, m, g, row_first, row_end, panel_first, columns, count, segments, start,
+    p_step, check,
+):  # fmt: skip
+    """Results of rows [row_first, row_end) in those `segments` that lie in the panels of the products."""
+    P, Q, groups, M = table[0, 1], table[0, 2], table[0, 3], table[0, 4]
+    NR, mr = panel_width(out), panel_rows(M)
+    for k in range(row_first, row_end):
+        for i in range(start, start + count):
+            n, row, column, length = segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3]
+            place = segments[i, 4]
+            panel = place // NR - panel_first
+            if panel < 0 or panel >= columns:
+                continue
+            source = products + (((k - row_first) // mr * columns + panel) * mr + (k - row_first) % mr) * NR
+            result_tiles(
+                m, w, source + place % NR, p_step, length, bias, g * M + k, has_bias, out,
+                ((n * groups + g) * M + k) * P * Q + row * m * Q + column * m, Q, P - row * m, Q - column * m, w, check,
+            )  # fmt: skip
+
+
+@threaded
+def winograd_tasks(
+    image, weight, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, segments, worker, workers
+):
+    """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
+    groups, M, C = table[0, 3], table[0, 4], table[0, 5]
+    tiles = table[0, 0] * table[1, 4] * table[1, 5]
+    IT, JT, IB, JB = blocks[0], blocks[1], blocks[2], blocks[3]
+    shared_filters, shared_patches = blocks[4] != 0, blocks[5] != 0
+    E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
+    row_panels, tile_panels = (M + mr - 1) // mr, (tiles + NR - 1) // NR
+    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * JB * mr * NR + 16
+    row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
+    tasks, pitch = groups * tile_blocks * row_blocks, 6 * NR
+    check = scratch + worker * scratch_step
+    line = check + NR
+    packed = line + 6 * pitch
+    products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
+    own_filters = products + E * p_step
+    own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
+    start = worker * JT * NR
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (tile_blocks * row_blocks)
+        panel = task // row_blocks % tile_blocks * JT
+        panels = min(JT, tile_panels - panel)
+        row_panel = task % row_blocks * IT
+        row_end = min(row_panels, row_panel + IT)
+        count = find_segments(table, panel * NR, min(tiles, (panel + panels) * NR), NR, segments, start)
+        if shared_patches:
+            v = V + (g * tile_panels + panel) * E * v_step
+        else:
+            transform_images(image, w, own_patches, table, m, g, 0, C, count, segments, start, v_step, line, pitch)
+            v = own_patches
+        i = row_panel
+        while i < row_end:
+            rows = min(IB, row_end - i)
+            if shared_filters:
+                u = (g * row_panels + i) * E * u_step
+            else:
+                for k in range(rows):
+                    transform_filters(weight, w, own_filters + k * E * u_step, table, m, g, i + k, u_step, packed)
+                u = own_filters
+            j = 0
+            while j < panels:
+                columns = min(JB, panels - j)
+                multiply(
+                    w, u, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR, u_step,
+                    v_step, p_step,
+                )  # fmt: skip
+                transform_results(
+                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), j, columns, count,
+                    segments, start, p_step, check,
+                )  # fmt: skip
+                j += columns
+            i += rows
+
+
+@threaded
+def share_filters(weight, w, table, m, scratch, scratch_step, worker, workers):
+    """U of this worker's share of all panels of rows."""
+    M, E = table[0, 4], (m + 2) * (m + 2)
+    mr = panel_rows(M)
+    row_panels, u_step = (M + mr - 1) // mr, table[0, 5] * mr + 16
+    tasks = table[0, 3] * row_panels
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        transform_filters(
+            weight, w, task * E * u_step, table, m, task // row_panels, task % row_panels, u_step,
+            scratch + worker * scratch_step,
+        )  # fmt: skip
+
+
+@threaded
+def share_patches(image, w, V, table, m, scratch, scratch_step, segments, worker, workers):
+    """V of this worker's share of the channels of every panel of tiles."""
+    groups, C, tiles = table[0, 3], table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
+    E, NR = (m + 2) * (m + 2), panel_width(image)
+    tile_panels, v_step = (tiles + NR - 1) // NR, C * NR + 16
+    first, end, start = C * worker // workers, C * (worker + 1) // workers, worker * NR
+    for task in range(groups * tile_panels):
+        tile = task % tile_panels * NR
+        count = find_segments(table, tile, min(tiles, tile + NR), NR, segments, start)
+        transform_images(
+            image, w, V + task * E * v_step, table, m, task // tile_panels, first, end, count, segments, start, v_step,
+            scratch + worker * scratch_step, 6 * NR,
+        )  # fmt: skip
+
+
+def run_plan(plan, image, weight, bias, out, num_threads):
+    """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
+    m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
+    E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
+    blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize)
+    _, columns, step_rows, step_columns, shared_filters, shared_patches = blocks.tolist()
+    u_size, v_size = E * (C * mr + 16), E * (C * NR + 16)
+    V = groups * -(-M // mr) * u_size if shared_filters else 0
+    scratch = V + (groups * -(-tiles // NR) * v_size if shared_patches else 0)
+    scratch_step = NR + 36 * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * step_columns * mr * NR + 16)
+    scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
+    w = empty(scratch + num_threads * scratch_step, out.dtype)
+    segments = np.empty((num_threads * columns * NR, 5), np.intp)
+    check = w[scratch:].reshape(num_threads, -1)[:, :NR]
+    check[...] = 0
+    image, weight = flat(image), flat(weight)
+    if shared_filters:
+        share_filters(num_threads, weight, w, plan.table, m, scratch + NR, scratch_step)
+    if shared_patches:
+        share_patches(num_threads, image, w, V, plan.table, m, scratch + NR, scratch_step, segments)
+    winograd_tasks(
+        num_threads, image, weight, w, V, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
+        flat(out), plan.table, m, blocks, segments,
+    )  # fmt: skip
+    return not np.isnan(check).any()
+
+
+def forward(m, x, weight, bias, out, padding, groups, num_threads):
+    """Forward convolution with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
+    return run_plan(plan, x, weight, bias, out, num_threads)
+
+
+def grad_input(m, dy, weight, out, padding, groups, num_threads):
+    """Gradient of the input with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
+    return run_plan(plan, dy, weight, None, out, num_threads)
+
+
+@compiled
+def transform_channels(
+    planes, start, w, target, plane_step, kind, m, H, W, top, left, lanes, segments, index, none, target_step, e_step,
+    scratch,
+):  # fmt: skip
+    """Patches of one segment of tiles in `lanes` channels, lanes of the target; `scratch` holds transposed columns."""
+    VL = panel_width(planes) // 2
+    size = m + 2 if kind == IMAGE else m
+    length = segments[index, 3]
+    columns, column = length * m + size - m, left + segments[index, 2] * m
+    row = scratch
+    for i in range(size):
+        h = top + segments[index, 1] * m + i
+        begin = end = columns
+        if 0 <= h < H:
+            begin = min(columns, max(0, -column))
+            end = max(begin, min(columns, W - column))
+        zero_run(w, row, begin * VL)
+        if begin < end:
+            transpose(
+                planes, start + h * W + column + begin, plane_step, none, 0, False, lanes, end - begin, w,
+                row + begin * VL, VL, VL,
+            )  # fmt: skip
+        zero_run(w, row + end * VL, (columns - end) * VL)
+        row += columns * VL
+    patches(
+        kind, m, length, lanes, w, scratch, m * VL, columns * VL, VL, w, target + segments[index, 4] * target_step,
+        target_step, e_step,
+    )  # fmt: skip
+
+
+@threaded
+def share_channels(dy, image, w, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers):
+    """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
+    P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
+    H, W = table[1, 0], table[1, 1]
+    E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
+    VL = NR // 2
+    y_step, v_step = tiles * mr + 16, tiles * NR + 16
+    row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
+    column_panels = (C + NR - 1) // NR
+    columns = scratch + worker * scratch_step
+    tasks = groups * row_panels * parts * count
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        index, unit = task % count, task // count
+        panel, g, first = unit // parts % row_panels, unit // (parts * row_panels), unit % parts * VL
+        if panel * mr + first >= M:
+            continue
+        transform_channels(
+            dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
+            (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            min(VL, mr - first, M - panel * mr - first), segments, index, table[0], mr, y_step, columns,
+        )  # fmt: skip
+    tasks = groups * blocks * count
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        index, unit = task % count, task // count
+        g, first = unit // blocks, unit % blocks * VL
+        transform_channels(
+            image, ((segments[index, 0] * groups + g) * C + first) * H * W, w,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W, table[1, 2],
+            table[1, 3], min(VL, C - first), segments, index, table[0], NR, v_step, columns,
+        )  # fmt: skip
+
+
+@compiled
+def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_step, check):
+    """The 3 x 3 gradients of one tile of products."""
+    M, C = table[0, 4], table[0, 5]
+    NR, mr = panel_width(out), panel_rows(M)
+    VL, taps = NR // 2, check + NR
+    for i in range(min(mr, M - row_panel * mr)):
+        for half in range(2):
+            column = column_panel * NR + half * VL
+            lanes = min(VL, C - column)
+            if lanes <= 0:
+                break
+            patches(
+                WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL
+            )
+            for t in range(9):
+                zero_run(w, taps + t * VL + lanes, VL - lanes)
+            watch(w, taps, 9, w, check)
+            target = ((g * M + row_panel * mr + i) * C + column) * 9
+            transpose(w, taps, VL, table[0], 0, False, 9, lanes, out, target, 9, 9)
+
+
+@threaded
+def weight_tasks(
+    w, V, products, out, table, m, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step, worker, workers
+):
+    """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
+
+    A task that has all E products of the last chunk goes on to the results.
+    """
+    groups, M, C = table[0, 3], table[0, 4], table[0, 5]
+    IB, JB, splits = blocks[1], blocks[2], blocks[3]
+    E, NR, mr = (m + 2) * (m + 2), panel_width(w), panel_rows(M)
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + 16
+    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
+    y_step, v_step = tiles * mr + 16, tiles * NR + 16
+    tasks = groups * i_blocks * j_blocks * splits
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (i_blocks * j_blocks * splits)
+        row_first = task // (j_blocks * splits) % i_blocks * IB
+        column_first = task // splits % j_blocks * JB
+        for e in range(E * (task % splits) // splits, E * (task % splits + 1) // splits):
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    micro(
+                        mr, min(NR, C - j * NR), tiles, w, ((g * row_panels + i) * E + e) * y_step, w,
+                        V + ((g * column_panels + j) * E + e) * v_step, NR, w, products + (pair * E + e) * p_step, NR,
+                        not first_chunk,
+                    )  # fmt: skip
+        if last_chunk and splits == 1:
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    weight_results(
+                        w, products + pair * E * p_step, out, table, m, g, i, j, p_step, scratch + worker * scratch_step
+                    )
+
+
+@threaded
+def share_weight_results(w, products, out, table, m, scratch, scratch_step, worker, workers):
+    """This worker's share of the results."""
+    M, C, E = table[0, 4], table[0, 5], (m + 2) * (m + 2)
+    NR, mr = panel_width(out), panel_rows(M)
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + 16
+    tasks = table[0, 3] * row_panels * column_panels
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        weight_results(
+            w, products + task * E * p_step, out, table, m, task // (row_panels * column_panels),
+            task // column_panels % row_panels, task % column_panels, p_step, scratch + worker * scratch_step,
+        )  # fmt: skip
+
+
+def run_weight_plan(plan, dy, image, out, num_threads):
+    """Weight gradient over the forward `geometry.Plan`; False if a result may not be finite."""
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
+    m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
+    E, tiles, row_panels, column_panels = (m + 2) ** 2, N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
+    blocks = blocking.weight_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize)
+    chunk, _, _, splits = blocks.tolist()
+    V = groups * row_panels * E * (chunk * mr + 16)
+    products = V + groups * column_panels * E * (chunk * NR + 16)
+    scratch = products + groups * row_panels * column_panels * E * (mr * NR + 16)
+    scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2)
+    w = empty(scratch + num_threads * scratch_step, out.dtype)
+    segments = np.empty((chunk, 5), np.intp)
+    check = w[scratch:].reshape(num_threads, -1)[:, :NR]
+    check[...] = 0
+    dy, image, out = flat(dy), flat(image), flat(out)
+    for tile in range(0, tiles, chunk):
+        end = min(tiles, tile + chunk)
+        count = find_segments(plan.table, tile, end, SEGMENT, segments, 0)
+        share_channels(
+            num_threads, dy, image, w, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
+        )
+        weight_tasks(
+            num_threads, w, V, products, out, plan.table, m, end - tile, blocks, tile == 0, end == tiles, scratch,
+            scratch_step,
+        )  # fmt: skip
+    if splits > 1:
+        share_weight_results(num_threads, w, products, out, plan.table, m, scratch, scratch_step)
+    return not np.isnan(check).any()
+
+
+def grad_weight(m, dy, x, out, padding, groups, num_threads):
+    """Gradient of the weights with tiles of m x m; False if a result may not be finite."""
+    plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
+    return run_weight_plan(plan, dy, x, out, num_threads)

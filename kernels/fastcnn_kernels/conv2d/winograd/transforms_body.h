@@ -1,0 +1,251 @@
+/* Included by transforms.h once per dtype; no include guard by intent. */
+
+#if defined(__GNUC__)
+#define VL LANES
+#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
+#define BETWEEN(low, high) ((uint16_t)(FIRST(high) & ~FIRST(low)))
+#if defined(__clang__)
+#define SHUFFLE(x, y, LANE) __builtin_shufflevector(x, y, EACH_LANE(LANE))
+#else
+#define SHUFFLE(x, y, LANE) __builtin_shuffle(x, y, (NAME(index)){EACH_LANE(LANE)})
+#endif
+#define EVEN(j) 2 * (j)
+#define ODD(j) 2 * (j) + 1
+#define NEXT(j) (j) + 1
+#define ZIP_LOW(j) (j) / 2 + (j) % 2 * VL
+#define ZIP_HIGH(j) VL / 2 + (j) / 2 + (j) % 2 * VL
+
+/* One-dimensional transform: y[j] at y[j * y_step], likewise x; m and kind are constants. */
+INLINE void NAME(transform)(const int kind, const int m, const NAME(vec) *x, const int x_step, NAME(vec) *y,
+                            const int y_step) {
+#define X(i) x[(i) * x_step]
+#define Y(i) y[(i) * y_step]
+    if (m == 4 && kind == IMAGE) {
+        const NAME(vec) even_a = X(4) - (REAL)PB2 * X(2), odd_a = (REAL)PA * (X(3) - (REAL)PB2 * X(1));
+        const NAME(vec) even_b = X(4) - (REAL)PA2 * X(2), odd_b = (REAL)PB * (X(3) - (REAL)PA2 * X(1));
+        Y(0) = X(4) - (REAL)(PA2 + PB2) * X(2) + (REAL)(PA2 * PB2) * X(0);
+        Y(1) = even_a + odd_a;
+        Y(2) = even_a - odd_a;
+        Y(3) = even_b + odd_b;
+        Y(4) = even_b - odd_b;
+        Y(5) = X(5) - (REAL)(PA2 + PB2) * X(3) + (REAL)(PA2 * PB2) * X(1);
+    } else if (m == 4 && (kind == FILTER || kind == GRADIENT)) {
+        NAME(vec) even_a = X(0) + (REAL)PA2 * X(2), odd_a = (REAL)PA * X(1);
+        NAME(vec) even_b = X(0) + (REAL)PB2 * X(2), odd_b = (REAL)PB * X(1);
+        if (kind == GRADIENT) {
+            odd_a += (REAL)(PA * PA2) * X(3);
+            odd_b += (REAL)(PB * PB2) * X(3);
+        }
+        Y(0) = (REAL)N0 * X(0);
+        Y(1) = (REAL)NA * (even_a + odd_a);
+        Y(2) = (REAL)NA * (even_a - odd_a);
+        Y(3) = (REAL)NB * (even_b + odd_b);
+        Y(4) = (REAL)NB * (even_b - odd_b);
+        Y(5) = X(kind == GRADIENT ? 3 : 2);
+    } else if (m == 4) {
+        const NAME(vec) even_a = X(1) + X(2), odd_a = X(1) - X(2), even_b = X(3) + X(4), odd_b = X(3) - X(4);
+        Y(0) = X(0) + even_a + even_b;
+        Y(1) = (REAL)PA * odd_a + (REAL)PB * odd_b;
+        Y(2) = (REAL)PA2 * even_a + (REAL)PB2 * even_b;
+        if (kind == WEIGHT)
+            Y(2) += X(5);
+        else
+            Y(3) = (REAL)(PA * PA2) * odd_a + (REAL)(PB * PB2) * odd_b + X(5);
+    } else if (kind == IMAGE) {
+        Y(0) = X(2) - X(0);
+        Y(1) = X(2) + X(1);
+        Y(2) = X(2) - X(1);
+        Y(3) = X(3) - X(1);
+    } else if (kind == FILTER || kind == GRADIENT) {
+        const NAME(vec) even = kind == FILTER ? X(0) + X(2) : X(0);
+        Y(0) = -X(0);
+        Y(1) = (REAL)0.5 * (even + X(1));
+        Y(2) = (REAL)0.5 * (even - X(1));
+        Y(3) = X(kind == FILTER ? 2 : 1);
+    } else {
+        Y(0) = X(0) + X(1) + X(2);
+        Y(1) = X(1) - X(2);
+        if (kind == WEIGHT)
+            Y(2) = X(1) + X(2) + X(3);
+        else
+            Y(1) += X(3);
+    }
+#undef X
+#undef Y
+}
+
+/* `count` patches of n x n vectors, of which only the first `lanes` count, transformed along both axes. */
+INLINE void NAME(patches_of)(const int kind, const int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source,
+                             ptrdiff_t source_step, ptrdiff_t row_step, ptrdiff_t column_step, REAL *target,
+                             ptrdiff_t target_step, ptrdiff_t e_step) {
+    const int in = kind == FILTER ? 3 : kind == GRADIENT ? m : m + 2, out = kind == WEIGHT ? 3 : m + 2;
+    const uint16_t mask = FIRST(lanes);
+    for (; count > 0; count--, source += source_step, target += target_step) {
+        NAME(vec) half[6][6];
+        UNROLL for (int j = 0; j < in; j++) {
+            NAME(vec) x[6];
+            UNROLL for (int i = 0; i < in; i++) {
+                const REAL *p = source + i * row_step + j * column_step;
+                x[i] = lanes >= VL ? NAME(load)(p) : NAME(load_masked)(mask, p);
+            }
+            NAME(transform)(kind, m, x, 1, &half[0][j], 6);
+        }
+        UNROLL for (int i = 0; i < out; i++) {
+            NAME(vec) y[6];
+            NAME(transform)(kind, m, half[i], 1, y, 1);
+            UNROLL for (int j = 0; j < out; j++) {
+                REAL *p = target + (i * out + j) * e_step;
+                if (lanes >= VL) NAME(store)(p, y[j]); else NAME(store_masked)(mask, p, y[j]);
+            }
+        }
+    }
+}
+
+static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
+                          ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,
+                          ptrdiff_t e_step) {
+#define CASE(k, tile) case (k) * 8 + (tile): NAME(patches_of)(k, tile, count, lanes, source, source_step, row_step, \
+                                                             column_step, target, target_step, e_step); break;
+    switch (kind * 8 + m) {
+        CASE(IMAGE, 2) CASE(IMAGE, 4) CASE(FILTER, 2) CASE(FILTER, 4) CASE(GRADIENT, 2) CASE(GRADIENT, 4)
+        CASE(WEIGHT, 2) CASE(WEIGHT, 4)
+    }
+#undef CASE
+}
+
+/* A row of patches of an H x W plane, transformed along its columns only: pixel (top + i, left + j) is row i of column
+ * j; rows[e * pitch + j] for j < n, where all that lies outside the plane is zero. */
+INLINE void NAME(image_rows)(const int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                             ptrdiff_t n, REAL *rows, ptrdiff_t pitch) {
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        const ptrdiff_t column = left + j;
+        const uint16_t mask = BETWEEN(-column, W - column);
+        NAME(vec) x[6], y[6];
+        UNROLL for (int i = 0; i < m + 2; i++) {
+            const ptrdiff_t h = top + i;
+            x[i] = (NAME(vec)){0};
+            if (h >= 0 && h < H)
+                x[i] = mask == FIRST(VL) ? NAME(load)(plane + h * W + column)
+                                         : NAME(load_masked)(mask, plane + h * W + column);
+        }
+        NAME(transform)(IMAGE, m, x, 1, y, 1);
+        UNROLL for (int i = 0; i < m + 2; i++) NAME(store)(rows + i * pitch + j, y[i]);
+    }
+}
+
+/* Transform those rows along themselves: lane t of target[e * e_step] is patch t, which begins at column t m. */
+INLINE void NAME(rows_to_lanes)(const int m, const REAL *rows, ptrdiff_t pitch, ptrdiff_t tiles, REAL *target,
+                                ptrdiff_t e_step) {
+    for (ptrdiff_t t = 0; t < tiles; t += VL)
+        UNROLL for (int i = 0; i < m + 2; i++) {
+            const REAL *row = rows + i * pitch + t * m;
+            NAME(vec) v[4], x[6], y[6];
+            UNROLL for (int j = 0; j < m; j++) v[j] = NAME(load)(row + j * VL);
+            if (m == 4) { /* every fourth element, by taking every second twice */
+                const NAME(vec) e0 = SHUFFLE(v[0], v[1], EVEN), o0 = SHUFFLE(v[0], v[1], ODD);
+                const NAME(vec) e1 = SHUFFLE(v[2], v[3], EVEN), o1 = SHUFFLE(v[2], v[3], ODD);
+                x[0] = SHUFFLE(e0, e1, EVEN);
+                x[1] = SHUFFLE(o0, o1, EVEN);
+                x[2] = SHUFFLE(e0, e1, ODD);
+                x[3] = SHUFFLE(o0, o1, ODD);
+            } else {
+                x[0] = SHUFFLE(v[0], v[1], EVEN);
+                x[1] = SHUFFLE(v[0], v[1], ODD);
+            }
+            x[m] = SHUFFLE(x[0], NAME(load)(row + m * VL), NEXT); /* columns m and m + 1 are the next patch's first */
+            x[m + 1] = SHUFFLE(x[1], NAME(load)(row + m * VL + 1), NEXT);
+            NAME(transform)(IMAGE, m, x, 1, y, 1);
+            UNROLL for (int j = 0; j < m + 2; j++) {
+                REAL *p = target + (i * (m + 2) + j) * e_step + t;
+                if (tiles - t >= VL) NAME(store)(p, y[j]); else NAME(store_masked)(FIRST(tiles - t), p, y[j]);
+            }
+        }
+}
+
+/* Patches of one row of tiles, both ways; `rows` is scratch. */
+static void NAME(image_tiles)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                              ptrdiff_t tiles, REAL *rows, ptrdiff_t pitch, REAL *target, ptrdiff_t e_step) {
+    if (m == 4) {
+        NAME(image_rows)(4, plane, H, W, top, left, tiles * 4 + 2, rows, pitch);
+        NAME(rows_to_lanes)(4, rows, pitch, tiles, target, e_step);
+    } else {
+        NAME(image_rows)(2, plane, H, W, top, left, tiles * 2 + 2, rows, pitch);
+        NAME(rows_to_lanes)(2, rows, pitch, tiles, target, e_step);
+    }
+}
+
+/* Turns lanes of check[VL] into NaN where any of n vectors is not finite, or much too large. */
+#define WATCH(check, v) check += (v) * MUCH * 0
+static void NAME(watch)(const REAL *values, ptrdiff_t n, REAL *check) {
+    NAME(vec) large = NAME(load)(check);
+    for (ptrdiff_t i = 0; i < n; i++) WATCH(large, NAME(load)(values + i * VL));
+    NAME(store)(check, large);
+}
+
+/* Results of one row of tiles: m x m pixels of each, of which `rows` x `columns` in all lie inside the plane;
+ * check as in `watch`. */
+INLINE void NAME(result_tiles_of)(const int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias,
+                                  REAL *out, ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {
+    NAME(vec) large = NAME(load)(check);
+    for (ptrdiff_t t = 0; t < tiles; t += VL) {
+        NAME(vec) half[4][6];
+        const ptrdiff_t rest = columns - t * m;
+        UNROLL for (int j = 0; j < m + 2; j++) {
+            NAME(vec) x[6];
+            UNROLL for (int i = 0; i < m + 2; i++)
+                x[i] = NAME(load_masked)(FIRST(tiles - t), sums + (i * (m + 2) + j) * e_step + t);
+            NAME(transform)(RESULT, m, x, 1, &half[0][j], 6);
+        }
+        UNROLL for (int i = 0; i < m; i++) {
+            NAME(vec) y[4], v[4];
+            NAME(transform)(RESULT, m, half[i], 1, y, 1);
+            UNROLL for (int j = 0; j < m; j++) {
+                WATCH(large, y[j]);
+                y[j] += bias;
+            }
+            if (m == 4) {
+                const NAME(vec) e0 = SHUFFLE(y[0], y[2], ZIP_LOW), e1 = SHUFFLE(y[0], y[2], ZIP_HIGH);
+                const NAME(vec) o0 = SHUFFLE(y[1], y[3], ZIP_LOW), o1 = SHUFFLE(y[1], y[3], ZIP_HIGH);
+                v[0] = SHUFFLE(e0, o0, ZIP_LOW);
+                v[1] = SHUFFLE(e0, o0, ZIP_HIGH);
+                v[2] = SHUFFLE(e1, o1, ZIP_LOW);
+                v[3] = SHUFFLE(e1, o1, ZIP_HIGH);
+            } else {
+                v[0] = SHUFFLE(y[0], y[1], ZIP_LOW);
+                v[1] = SHUFFLE(y[0], y[1], ZIP_HIGH);
+            }
+            if (i < rows) UNROLL for (int j = 0; j < m; j++) {
+                REAL *p = out + i * out_step + t * m + j * VL;
+                if (rest >= (j + 1) * VL) NAME(store)(p, v[j]);
+                else NAME(store_masked)(FIRST(rest - j * VL), p, v[j]);
+            }
+        }
+    }
+    NAME(store)(check, large);
+}
+
+static void NAME(result_tiles)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *out,
+                               ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {
+    if (m == 4) NAME(result_tiles_of)(4, sums, e_step, tiles, bias, out, out_step, rows, columns, check);
+    else NAME(result_tiles_of)(2, sums, e_step, tiles, bias, out, out_step, rows, columns, check);
+}
+#undef VL
+#undef FIRST
+#undef BETWEEN
+#undef SHUFFLE
+#undef EVEN
+#undef ODD
+#undef NEXT
+#undef WATCH
+#undef ZIP_LOW
+#undef ZIP_HIGH
+#else
+static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
+                          ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,
+                          ptrdiff_t e_step) {}
+static void NAME(image_tiles)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                              ptrdiff_t tiles, REAL *rows, ptrdiff_t pitch, REAL *target, ptrdiff_t e_step) {}
+static void NAME(watch)(const REAL *values, ptrdiff_t n, REAL *check) {}
+static void NAME(result_tiles)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *out,
+                               ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {}
+#endif
