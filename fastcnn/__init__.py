@@ -4,7 +4,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-from fastcnn.dispatch import backends, get_backend, set_backend, use_backend
+from fastcnn.dispatch import (
+    backends,
+    get_algorithm,
+    get_backend,
+    set_algorithm,
+    set_backend,
+    use_algorithm,
+    use_backend,
+)
 from fastcnn.memory import clear_cache, memory_stats, set_memory_limit
 from fastcnn.ops import conv2d, conv2d_backward, explain, linear, linear_backward, matmul
 from fastcnn.threads import get_num_threads, set_num_threads
@@ -16,6 +24,7 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "explain",
+    "get_algorithm",
     "get_backend",
     "get_num_threads",
     "linear",
@@ -24,10 +33,12 @@ __all__ = [
     "memory_stats",
     "models",
     "nn",
+    "set_algorithm",
     "set_backend",
     "set_memory_limit",
     "set_num_threads",
     "show_config",
+    "use_algorithm",
     "use_backend",
 ]
 

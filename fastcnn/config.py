@@ -29,6 +29,7 @@ def config() -> dict[str, dict[str, str]]:
             "CPU levels supported": ", ".join(cpu.supported_levels()),
             "threads": _answer(threads.get_num_threads),
             "backend": _answer(dispatch.get_backend),
+            "algorithm": _answer(dispatch.get_algorithm),
         },
         "backends": _backends(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith("FASTCNN_")},

@@ -1,13 +1,11 @@
 """Which kernel runs: the first row of the table that takes the call, else every row's reason.
 
 The backend is that of the op's `backend` argument, else of the innermost `use_backend` of this thread or
-task, else of `set_backend`, else of the environment variable ``FASTCNN_BACKEND``, else "auto": every row.
+task, else of `set_backend`, else of the environment variable ``FASTCNN_BACKEND``, else "auto": every row. The
+algorithm of a convolution is that of `use_algorithm`, `set_algorithm`, ``FASTCNN_ALGORITHM``, else "auto".
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from fastcnn import threads
-from fastcnn.checks import message, short
+from fastcnn.setting import Setting
 from fastcnn_kernels import table
 
 #: One kernel call: op, floating-point operations, keywords except num_threads.
 Step = tuple[str, int, dict[str, Any]]
 
-_in_context: ContextVar[str | None] = ContextVar("fastcnn_backend", default=None)
-_process_wide: str | None = None
+BACKEND = Setting("backend", lambda: table.BACKENDS, table.unavailable)
+ALGORITHM = Setting("algorithm", lambda: table.ALGORITHMS)
 
 
 def run(steps: list[Step], backend: str | None) -> None:
@@ -32,14 +30,14 @@ def run(steps: list[Step], backend: str | None) -> None:
     ------
     RuntimeError
         If no kernel of the backend asked for takes a call; each one's reason is in the message.
+    ValueError
+        If an algorithm was asked for that does not apply to a call.
     """
-    choice = chosen(backend)
+    choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
     for op, work, call in steps:
-        kernel = _known(op, choice, call)
+        kernel = _known(op, choice, algorithm, call)
         if kernel is None:
-            _, declined = select(op, choice, call)
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in declined)
-            raise RuntimeError(f"{op}: backend {choice!r} has no kernel that takes this call. {reasons}")
+            raise _no_kernel(op, choice, algorithm, call)
         num_threads = threads.acquire(work)
         if num_threads == 1:
             kernel.load(num_threads=1, **call)
@@ -50,21 +48,29 @@ def run(steps: list[Step], backend: str | None) -> None:
             threads.release()
 
 
+def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Exception:
+    """The error that no row takes a call: of its algorithm, if there are rows of others that do."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in select(op, choice, algorithm, call)[1])
+    if algorithm != "auto" and select(op, choice, "auto", call)[0] is not None:
+        return ValueError(f"{op}: algorithm {algorithm!r} does not apply to this call. {reasons}")
+    return RuntimeError(f"{op}: backend {choice!r} has no kernel that takes this call. {reasons}")
+
+
 _kernels: dict[tuple[Any, ...], table.Kernel | None] = {}
 #: Choices remembered at most: more than the layers of any program; then all are forgotten.
 REMEMBERED = 1 << 14
 
 
-def _known(op: str, choice: str, call: dict[str, Any]) -> table.Kernel | None:
+def _known(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> table.Kernel | None:
     """What `select` chose for a call of these shapes, dtype and options, which are all that decides."""
     key = [value.shape if type(value) is np.ndarray else value for value in call.values()]
-    known = (op, choice, call["out"].dtype.char, *key)
+    known = (op, choice, algorithm, call["out"].dtype.char, *key)
     try:
         return _kernels[known]
     except KeyError:
         if len(_kernels) >= REMEMBERED:
             _kernels.clear()
-        kernel = _kernels[known] = select(op, choice, call)[0]
+        kernel = _kernels[known] = select(op, choice, algorithm, call)[0]
         return kernel
 
 
@@ -74,14 +80,18 @@ def _forget() -> None:
     _rows.cache_clear()
 
 
-def select(op: str, choice: str, call: dict[str, Any]) -> tuple[table.Kernel | None, list[tuple[str, str]]]:
+def select(
+    op: str, choice: str, algorithm: str, call: dict[str, Any]
+) -> tuple[table.Kernel | None, list[tuple[str, str]]]:
     """Return the first row of `op` that takes `call`, or None, and the (name, reason) of each row before it.
 
     The number of threads is not part of `call`, so that no choice, and with it no result, depends on it.
     """
     declined: list[tuple[str, str]] = []
-    for kernel, reason in _rows(op, choice, call["out"].dtype.char):
-        reason = reason or kernel.refuses(**call)
+    for kernel, reason in _rows(op, choice, algorithm, call["out"].dtype.char):
+        if not reason:  # a fast algorithm asked for by name need not be the fastest one
+            by_name = algorithm == kernel.algorithm != "direct"
+            reason = kernel.cannot(**call) if by_name else kernel.refuses(**call)
         if not reason:
             return kernel, declined
         declined.append((kernel.name, reason))
@@ -89,49 +99,25 @@ def select(op: str, choice: str, call: dict[str, Any]) -> tuple[table.Kernel | N
 
 
 @cache
-def _rows(op: str, choice: str, dtype: str) -> tuple[tuple[table.Kernel, str], ...]:
-    """Rows of `op`, each with the reason why it declines any call under `choice` and `dtype`, or ""."""
+def _rows(op: str, choice: str, algorithm: str, dtype: str) -> tuple[tuple[table.Kernel, str], ...]:
+    """Rows of `op`, each with the reason why it declines any call under these settings and `dtype`, or ""."""
     name = {"f": "float32", "d": "float64"}[dtype]
+    rows = table.kernels_of(op)
+    several = len({kernel.algorithm for kernel in rows}) > 1
 
     def reason(kernel: table.Kernel) -> str:
         if choice not in ("auto", kernel.backend):
             return f"backend {choice!r} was asked for"
+        if several and algorithm not in ("auto", kernel.algorithm):
+            return f"algorithm {algorithm!r} was asked for"
         if missing := table.unavailable(kernel.backend):
             return f"backend {kernel.backend!r} is not available: {missing}"
         return "" if name in kernel.dtypes else f"takes {' and '.join(kernel.dtypes)}, not {name}"
 
-    return tuple((kernel, reason(kernel)) for kernel in table.kernels_of(op))
+    return tuple((kernel, reason(kernel)) for kernel in rows)
 
 
-def chosen(backend: str | None) -> str:
-    """Return the backend in force, given an op's `backend` argument."""
-    if backend is not None:
-        return _checked(backend, "backend")
-    return _in_context.get() or _process_wide or _from_environment()
-
-
-def _checked(backend: Any, name: str) -> str:
-    if not isinstance(backend, str):
-        got = f"{short(backend)} ({type(backend).__name__})"
-        raise TypeError(message(name, got, "the name of a backend"))
-    if backend != "auto" and backend not in table.BACKENDS:
-        raise ValueError(message(name, repr(backend), f"one of auto, {', '.join(table.BACKENDS)}"))
-    return backend
-
-
-def _usable(backend: Any) -> str:
-    if _checked(backend, "backend") != "auto" and (reason := table.unavailable(backend)):
-        raise RuntimeError(f"backend {backend!r} is not available: {reason}")
-    return backend
-
-
-@cache
-def _from_environment() -> str:
-    return _checked(os.environ.get("FASTCNN_BACKEND") or "auto", "environment variable FASTCNN_BACKEND")
-
-
-@contextmanager
-def use_backend(backend: str) -> Iterator[None]:
+def use_backend(backend: str) -> AbstractContextManager[None]:
     """Use a backend inside a ``with`` block, in this thread or asyncio task only.
 
     Parameters
@@ -146,11 +132,7 @@ def use_backend(backend: str) -> Iterator[None]:
     RuntimeError
         If the backend is not available here; the reason is in the message.
     """
-    token = _in_context.set(_usable(backend))
-    try:
-        yield
-    finally:
-        _in_context.reset(token)
+    return BACKEND.use(backend)
 
 
 def set_backend(backend: str) -> None:
@@ -168,8 +150,7 @@ def set_backend(backend: str) -> None:
     RuntimeError
         If the backend is not available here; the reason is in the message.
     """
-    global _process_wide
-    _process_wide = _usable(backend)
+    BACKEND.set(backend)
 
 
 def get_backend() -> str:
@@ -184,7 +165,60 @@ def get_backend() -> str:
     ValueError
         If the environment variable ``FASTCNN_BACKEND`` decides and names no backend.
     """
-    return chosen(None)
+    return BACKEND.chosen()
+
+
+def use_algorithm(algorithm: str) -> AbstractContextManager[None]:
+    """Choose how convolutions are computed inside a ``with`` block, in this thread or asyncio task only.
+
+    "auto" may compute a 3 x 3 convolution by Winograd's algorithm, whose float32 results differ from the plain sums by
+    about 1e-6 of their norm (4e-7 for "direct" itself), so that the last two or three digits may change with the shape
+    of a layer. "direct" always gives the plain sums.
+
+    Parameters
+    ----------
+    algorithm : {"auto", "direct", "winograd2", "winograd4"}
+        The last two name the tiles of Winograd's algorithm, 2 x 2 or 4 x 4 pixels: 2.25 or 4 times fewer
+        multiplications. Asked for by name, they apply to 3 x 3 taps with stride 1 and dilation 1, and other
+        convolutions raise ValueError. Ops without taps are not concerned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If that is not the name of an algorithm.
+    """
+    return ALGORITHM.use(algorithm)
+
+
+def set_algorithm(algorithm: str) -> None:
+    """Choose how convolutions are computed in the whole process; `use_algorithm` goes before it.
+
+    Parameters
+    ----------
+    algorithm : {"auto", "direct", "winograd2", "winograd4"}
+        See `use_algorithm`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If that is not the name of an algorithm.
+    """
+    ALGORITHM.set(algorithm)
+
+
+def get_algorithm() -> str:
+    """Return the algorithm in force here, "auto" unless one was chosen.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If the environment variable ``FASTCNN_ALGORITHM`` decides and names no algorithm.
+    """
+    return ALGORITHM.chosen()
 
 
 def backends() -> dict[str, str]:
@@ -246,9 +280,9 @@ class Explanation:
 
 def explain(steps: list[Step], backend: str | None) -> Explanation:
     """Say what `run` would do."""
-    choice = chosen(backend)
+    choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
     choices = []
     for op, _, call in steps:
-        kernel, declined = select(op, choice, call)
+        kernel, declined = select(op, choice, algorithm, call)
         choices.append(Choice(op, kernel.name if kernel else None, declined))
     return Explanation(choices)

@@ -13,7 +13,8 @@ from fastcnn_kernels import table
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """Backend and thread settings are those of a fresh process, before and after."""
-    monkeypatch.setattr(dispatch, "_process_wide", None)
+    for setting in (dispatch.BACKEND, dispatch.ALGORITHM):
+        monkeypatch.setattr(setting, "process_wide", None)
     monkeypatch.setattr(threads, "_number", None)
 
 

@@ -7,8 +7,10 @@ from fastcnn_kernels.cases import Case
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
 
-#: Rows under test: all but the oracle.
+#: Rows under test: all but the oracle; those whose results are plain sums, and those of Winograd's algorithm.
 ROWS = [kernel for kernel in table.KERNELS if kernel.backend != "numpy"]
+PLAIN = [kernel for kernel in ROWS if kernel.algorithm == "direct"]
+WINOGRAD = [kernel for kernel in ROWS if kernel.algorithm != "direct"]
 EDGES = [case for layer in conv2d_cases.EDGES for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES
 
 #: The type in which the reference is computed.
@@ -17,6 +19,11 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 def row_id(kernel):
     return kernel.name
+
+
+def plain_rows(op):
+    """Rows of an op under test whose results are plain sums."""
+    return [kernel for kernel in PLAIN if kernel.op == op]
 
 
 def takes(kernel, arguments):
@@ -67,6 +74,9 @@ def random_layer(rng):
         top, bottom, left, right = (int(value) for value in rng.integers(0, 4, 4))
         if rng.random() < 0.3:  # what most networks have: stride 1, and mostly rows as long as before
             sh = sw = 1
+            if rng.random() < 0.3:  # what Winograd's algorithm takes
+                R = S = 3
+                dh = dw = 1
             left, right = ((S - 1) * dw // 2, (S - 1) * dw - (S - 1) * dw // 2) if rng.random() < 0.7 else (left, right)
         layer = conv2d_cases.Layer(
             "random",

@@ -47,4 +47,6 @@ def test_denormals_are_kept(kernel):
     small = {name: value * tiny if name in scaled and value is not None else value for name, value in arguments.items()}
     result = run(kernel, arguments)
     assert result.any()
-    np.testing.assert_array_equal(run(kernel, small), result * tiny)
+    # Winograd's transforms round to multiples of the smallest denormal, a few hundred of them in a result
+    error = 0 if kernel.algorithm == "direct" else 300 * np.float64(2.0**-149)
+    np.testing.assert_allclose(run(kernel, small), result * tiny, rtol=0, atol=error)

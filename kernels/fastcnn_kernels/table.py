@@ -7,8 +7,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 #: Backend -> the modules it needs beyond NumPy. All of them missing from the installation is a reason to decline;
 #: one that is there and fails to import is an error.
@@ -19,10 +19,14 @@ BACKENDS = {
         "fastcnn_kernels.conv2d.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
+        "fastcnn_kernels.conv2d.winograd.cython_",
     ),
     "numba": ("numba",),
     "numpy": (),
 }
+
+#: How a convolution arrives at its sums: term by term, or by Winograd's algorithm with tiles of 2 x 2 or 4 x 4.
+ALGORITHMS = ("direct", "winograd2", "winograd4")
 
 
 def takes_everything(**call: Any) -> str:
@@ -44,6 +48,10 @@ class Kernel:
         Key of `BACKENDS`.
     module, function : str
         Where the callable is; imported on first use.
+    algorithm : str
+        One of `ALGORITHMS`: how it arrives at the sums, which decides their last digits.
+    tile : tuple of int
+        Leading arguments of the callable: the size of Winograd's tiles.
     dtypes : tuple of str
         Names of the dtypes it takes.
     refuses : callable
@@ -59,13 +67,16 @@ class Kernel:
     module: str
     function: str
     dtypes: tuple[str, ...] = ("float32", "float64")
+    algorithm: str = "direct"
+    tile: tuple[int, ...] = ()
     refuses: Callable[..., str] = takes_everything
     cannot: Callable[..., str] = takes_everything
 
     @property
     def load(self) -> Callable[..., None]:
         """The kernel's callable."""
-        return _load(self.module, self.function)
+        function = _load(self.module, self.function)
+        return partial(function, *self.tile) if self.tile else function
 
 
 @cache
@@ -98,40 +109,60 @@ def _refusal(module: str, function: str = "refuses") -> Callable[..., str]:
     return refuses
 
 
-#: Families of kernels of an op in order of preference: name, folder, what they refuse, what they cannot do.
-_Families = list[tuple[str, str, Callable[..., str], Callable[..., str]]]
-_MATMUL: _Families = [
-    ("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), takes_everything),
-    ("", "gemm", takes_everything, takes_everything),
+class Family(NamedTuple):
+    """Kernels of several ops in one folder, in each backend; the fields are those of `Kernel`."""
+
+    name: str
+    folder: str
+    refuses: Callable[..., str] = takes_everything
+    cannot: Callable[..., str] = takes_everything
+    algorithm: str = "direct"
+    tile: tuple[int, ...] = ()
+
+
+def _winograd(m: int) -> Family:
+    geometry = "fastcnn_kernels.conv2d.winograd.geometry"
+    refuses, cannot = _refusal(geometry, f"refuses{m}"), _refusal(geometry, "cannot")
+    return Family(f"winograd{m}", "conv2d.winograd", refuses, cannot, f"winograd{m}", (m,))
+
+
+#: Families of an op in order of preference.
+_MATMUL = [
+    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry")),
+    Family("", "gemm"),
 ]
-_CONV2D: _Families = [
-    (
+_CONV2D = [
+    _winograd(4),
+    _winograd(2),
+    Family(
         "masked",
         "conv2d.masked",
         _refusal("fastcnn_kernels.conv2d.masked.geometry"),
         _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
     ),
-    ("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), takes_everything),
-    ("", "conv2d", _refusal("fastcnn_kernels.conv2d.geometry"), takes_everything),
+    Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry")),
+    Family("", "conv2d", _refusal("fastcnn_kernels.conv2d.geometry")),
 ]
 
 
-def _rows(op: str, families: _Families) -> list[Kernel]:
+def _rows(op: str, families: list[Family]) -> list[Kernel]:
     """Rows of an op: each family in Cython, each in Numba, the oracle."""
     rows = [
         Kernel(
-            "_".join(filter(None, (op, name, backend))),
+            "_".join(filter(None, (op, family.name, backend))),
             op,
             backend,
-            f"fastcnn_kernels.{folder}.{backend}_",
+            f"fastcnn_kernels.{family.folder}.{backend}_",
             op,
-            refuses=refuses,
-            cannot=cannot,
+            algorithm=family.algorithm,
+            tile=family.tile,
+            refuses=family.refuses,
+            cannot=family.cannot,
         )
         for backend in ("cython", "numba")
-        for name, folder, refuses, cannot in families
+        for family in families
     ]
-    return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1][1]}.numpy_", op)]
+    return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1].folder}.numpy_", op)]
 
 
 KERNELS: list[Kernel] = [
@@ -139,7 +170,7 @@ KERNELS: list[Kernel] = [
     *_rows("conv2d", _CONV2D),
     *_rows("conv2d_grad_input", _CONV2D),
     *_rows("conv2d_grad_weight", _CONV2D),
-    *_rows("conv2d_grad_bias", [("", "conv2d", takes_everything, takes_everything)]),
+    *_rows("conv2d_grad_bias", [Family("", "conv2d")]),
 ]
 
 

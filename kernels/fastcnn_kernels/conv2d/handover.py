@@ -19,8 +19,8 @@ def handing_over_to(module: ModuleType) -> Callable[[Callable[..., bool]], Calla
         other = getattr(module, kernel.__name__)
 
         @functools.wraps(kernel)
-        def run(**call: Any) -> None:
-            if not kernel(**call):
+        def run(*tile: int, **call: Any) -> None:
+            if not kernel(*tile, **call):
                 other(**call)
 
         return run

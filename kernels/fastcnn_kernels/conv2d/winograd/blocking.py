@@ -29,7 +29,7 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize):
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     panel_bytes = E * C * NR * itemsize
-    if tile_panels * panel_bytes * groups <= WHOLE_BYTES:
+    if groups * row_panels >= TASKS and groups * tile_panels * panel_bytes <= WHOLE_BYTES:
         rows, columns, shared_filters, shared_patches = 1, tile_panels, 0, 1
     else:
         columns = _even(tile_panels, max(1, min(BLOCK_BYTES // panel_bytes, tile_panels * groups // TASKS)))
@@ -56,3 +56,8 @@ def weight_blocks(E, groups, M, C, tiles, mr, NR, itemsize):
     tasks = groups * -(-row_panels // rows) * -(-column_panels // columns)
     splits = 1 if tasks >= TASKS else 4
     return np.array([chunk, rows, columns, splits], np.intp)
+
+
+def declines(m, direction, groups, N, M, C, source, result, itemsize):
+    """Say why tiles of m x m are slower than plain sums here, or ""; M and C are the channels of a group."""
+    return "" if m == 4 else "tiles of 4 x 4 are faster"

@@ -278,16 +278,18 @@ cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_thre
     return not np.isnan(check).any()
 
 
-def forward(m, x, weight, bias, out, padding, groups, int num_threads):
-    """Forward convolution with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d(m, /, *, x, weight, bias, out, stride, padding, dilation, groups, int num_threads):
+    """Forward convolution with tiles of m x m."""
     plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
     if out.itemsize == 4:
         return run_plan(plan, x, weight, bias, out, <float*>address(out), num_threads)
     return run_plan(plan, x, weight, bias, out, <double*>address(out), num_threads)
 
 
-def grad_input(m, dy, weight, out, padding, groups, int num_threads):
-    """Gradient of the input with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, int num_threads):
+    """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
     if out.itemsize == 4:
         return run_plan(plan, dy, weight, None, out, <float*>address(out), num_threads)
@@ -483,8 +485,9 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     return not np.isnan(check).any()
 
 
-def grad_weight(m, dy, x, out, padding, groups, int num_threads):
-    """Gradient of the weights with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
+    """Gradient of the weights with tiles of m x m."""
     plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)

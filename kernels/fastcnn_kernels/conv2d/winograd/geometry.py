@@ -38,3 +38,28 @@ def grad_input(m, dy_shape, weight_shape, out_shape, padding, groups):
     (N, K, *source), (_, C, _, _), (_, _, *result) = dy_shape, weight_shape, out_shape
     before = (2 - padding[0], 2 - padding[2])
     return _plan(m, N, groups, C, K // groups, source, result, before, (9, C * 9, K // groups * C * 9), True)
+
+
+def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
+    """Say why the layer is not one of 3 x 3 taps, each step and distance 1, or ""."""
+    taps = (out if weight is None else weight).shape[2:]
+    if taps != (3, 3) or stride != (1, 1) or dilation != (1, 1):
+        return f"takes 3 x 3 taps, stride 1 and dilation 1, not {taps[0]} x {taps[1]}, {stride} and {dilation}"
+    return ""
+
+
+def _refuses(m, out, x, weight, dy, groups):
+    image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
+    K, C = (out if weight is None else weight).shape[:2]
+    sizes = image.shape[0], K // groups, C, image.shape[2:], result.shape[2:], out.itemsize
+    return blocking.declines(m, "dw" if weight is None else "dx" if x is None else "forward", groups, *sizes)
+
+
+def refuses4(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):
+    """Decline what the kernels cannot do, and layers on which others are faster than tiles of 4 x 4."""
+    return cannot(out=out, stride=stride, dilation=dilation, weight=weight) or _refuses(4, out, x, weight, dy, groups)
+
+
+def refuses2(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):
+    """Decline what the kernels cannot do, and layers on which others are faster than tiles of 2 x 2."""
+    return cannot(out=out, stride=stride, dilation=dilation, weight=weight) or _refuses(2, out, x, weight, dy, groups)

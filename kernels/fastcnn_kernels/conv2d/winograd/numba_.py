@@ -6,6 +6,8 @@ start index stand for a C pointer; all of a call's workspace is one array.
 
 import numpy as np
 
+from fastcnn_kernels.conv2d import numba_ as plain_sums
+from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     FILTER,
@@ -242,14 +244,16 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     return not np.isnan(check).any()
 
 
-def forward(m, x, weight, bias, out, padding, groups, num_threads):
-    """Forward convolution with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d(m, /, *, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+    """Forward convolution with tiles of m x m."""
     plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
     return run_plan(plan, x, weight, bias, out, num_threads)
 
 
-def grad_input(m, dy, weight, out, padding, groups, num_threads):
-    """Gradient of the input with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
     return run_plan(plan, dy, weight, None, out, num_threads)
 
@@ -422,7 +426,8 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     return not np.isnan(check).any()
 
 
-def grad_weight(m, dy, x, out, padding, groups, num_threads):
-    """Gradient of the weights with tiles of m x m; False if a result may not be finite."""
+@handing_over_to(plain_sums)
+def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights with tiles of m x m."""
     plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
     return run_weight_plan(plan, dy, x, out, num_threads)

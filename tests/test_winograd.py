@@ -1,0 +1,156 @@
+"""Winograd's algorithm against the float64 oracle: accuracy gates, edges of tiles, what cannot be told from plain sums."""
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+from fastcnn_kernels import oracle
+from fastcnn_kernels.conv2d import cases as conv2d_cases
+from fastcnn_kernels.conv2d.winograd import blocking
+from kernel_checks import WIDER, WINOGRAD, describe, row_id, run, takes
+
+#: Relative L2 error of a result at most, float32; float64 has 2^-29 of it (RELIABILITY, section 1).
+GATES = {"winograd2": 3e-6, "winograd4": 2e-5}
+#: What was measured when the kernels landed (largest of the shapes below), times 1.5.
+MEASURED = {
+    ("winograd2", "conv2d"): 3.0e-7,
+    ("winograd2", "conv2d_grad_input"): 3.0e-7,
+    ("winograd2", "conv2d_grad_weight"): 1.2e-6,
+    ("winograd4", "conv2d"): 1.2e-6,
+    ("winograd4", "conv2d_grad_input"): 1.2e-6,
+    ("winograd4", "conv2d_grad_weight"): 2.5e-6,
+}
+
+
+def relative_error(kernel, arguments, num_threads=1):
+    """L2 norm of the error over that of the result."""
+    expected = oracle.oracle(kernel.op, arguments, WIDER[arguments["out"].dtype.name])
+    return np.linalg.norm((run(kernel, arguments, num_threads) - expected).ravel()) / np.linalg.norm(expected.ravel())
+
+
+def case_of(kernel, layer, dtype, rng, integers=False):
+    """Arguments of a row for a layer."""
+    case = next(case for case in conv2d_cases.cases_of(layer, bias=True) if case.op == kernel.op)
+    return case.arguments(dtype, rng, integers=integers)
+
+
+def layer_of(N, C, H, K, groups=1, W=None, padding=1):
+    """A layer with 3 x 3 taps."""
+    padding = (padding,) * 4 if isinstance(padding, int) else padding
+    return conv2d_cases.Layer("edge", "edge", N, C, H, W or H, K, 3, 3, (1, 1), padding, (1, 1), groups)
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_tile_remainder_and_padding_is_inside_the_gate(kernel, dtype):
+    rng = np.random.default_rng(20)
+    scale = 1 if dtype == "float32" else 2.0**-29
+    count = 0
+    for H in (1, 2, 3, 4, 5, 7, 8, 14):
+        for W in (1, 2, 5, 6, 9, 33, 70):
+            for padding in ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 3), (0, 3, 2, 2)):
+                groups = int(rng.integers(1, 3))
+                C, K = (groups * int(size) for size in rng.choice([1, 2, 5, 14, 17, 33], 2))
+                layer = layer_of(int(rng.integers(1, 4)), C, H, K, groups, W, padding)
+                if min(layer.output) < 1:
+                    continue
+                arguments = case_of(kernel, layer, dtype, rng)
+                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(arguments)
+                count += 1
+    assert count > 150
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("C", [16, 64, 128])
+def test_error_stays_what_was_measured(kernel, C):
+    arguments = case_of(kernel, layer_of(4, C, 28, C), "float32", np.random.default_rng(21))
+    assert relative_error(kernel, arguments, 2) < MEASURED[kernel.algorithm, kernel.op]
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+def test_blocks_of_every_kind_are_inside_the_gate(kernel, monkeypatch):
+    """Small budgets bring out what only large layers have: several blocks of tiles and chunks, shared filters."""
+    monkeypatch.setattr(blocking, "WHOLE_BYTES", 1 << 12)
+    monkeypatch.setattr(blocking, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(blocking, "PRODUCT_BYTES", 1 << 14)
+    monkeypatch.setattr(blocking, "CHUNK_BYTES", 1 << 14)
+    fc.clear_cache()
+    rng = np.random.default_rng(22)
+    for layer in (layer_of(3, 20, 23, 33), layer_of(2, 34, 9, 62, 2), layer_of(1, 70, 14, 80)):
+        arguments = case_of(kernel, layer, "float32", rng)
+        results = [run(kernel, arguments, num_threads) for num_threads in (1, 2, 3, 5)]
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, results[0])
+        assert relative_error(kernel, arguments) < GATES[kernel.algorithm]
+    fc.clear_cache()
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+def test_values_near_overflow_come_out_as_plain_sums(kernel):
+    """Transforms of values that plain sums can add would overflow."""
+    rng = np.random.default_rng(23)
+    arguments = case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng, integers=True)
+    first = next(name for name in ("x", "dy") if name in arguments)
+    arguments |= {first: arguments[first] * np.float32(2.0**118)}
+    expected = oracle.oracle(kernel.op, arguments, np.float64)
+    assert abs(expected).max() < np.finfo("f4").max
+    np.testing.assert_array_equal(run(kernel, arguments), expected)
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+def test_takes_only_what_it_can(kernel):
+    rng = np.random.default_rng(24)
+    assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng))
+    for options in ({"stride": (2, 1)}, {"dilation": (1, 2)}, {"R": 5}, {"S": 1}):
+        assert not takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(**options), "float32", rng))
+
+
+X, W = np.ones((2, 32, 30, 30), "f4"), np.ones((32, 32, 3, 3), "f4")
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba"])
+@pytest.mark.parametrize("algorithm", fc.dispatch.table.ALGORITHMS)
+def test_an_algorithm_asked_for_is_the_one_that_runs(algorithm, backend):
+    with fc.use_algorithm(algorithm):
+        assert fc.get_algorithm() == algorithm
+        names = fc.explain("conv2d", X, W, padding=1, backend=backend).kernels
+        names += fc.explain("conv2d_backward", X, X, W, padding=1, backend=backend).kernels[:2]
+    for name in names:
+        assert (algorithm in name) if algorithm != "direct" else "winograd" not in name
+        assert name.endswith(backend)
+
+
+def test_other_ops_are_not_concerned():
+    with fc.use_algorithm("winograd4"):
+        np.testing.assert_array_equal(fc.matmul(np.eye(3), np.eye(3)), np.eye(3))
+        assert fc.conv2d_backward(X, X, W, padding=1, output_mask=(False, False, True))[2].shape == (32,)
+
+
+def test_an_algorithm_that_does_not_apply_is_an_error():
+    with fc.use_algorithm("winograd2"), pytest.raises(ValueError, match=r"conv2d: algorithm 'winograd2' does not apply"):
+        fc.conv2d(X, W, stride=2)
+    with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"takes 3 x 3 taps.* not 1 x 1"):
+        fc.conv2d(X, W[:, :, :1, :1])
+    with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match="does not apply"):
+        fc.conv2d(X, W, padding=1, backend="numpy")
+
+
+def test_the_process_the_environment_and_names(python):
+    fc.set_algorithm("direct")
+    assert fc.get_algorithm() == "direct"
+    with fc.use_algorithm("auto"):
+        assert fc.get_algorithm() == "auto"
+    with pytest.raises(ValueError, match="algorithm: got 'fft', expected one of auto, direct, winograd2, winograd4"):
+        fc.set_algorithm("fft")
+    with pytest.raises(TypeError, match=r"algorithm: got 4 \(int\), expected the name of an algorithm"):
+        fc.use_algorithm(4).__enter__()
+    assert python("import fastcnn; print(fastcnn.get_algorithm())", {"FASTCNN_ALGORITHM": "winograd2"}) == "winograd2\n"
+    script = """
+import fastcnn
+try:
+    fastcnn.get_algorithm()
+except ValueError as error:
+    print(error)
+"""
+    expected = "environment variable FASTCNN_ALGORITHM: got 'x', expected one of auto, direct, winograd2, winograd4\n"
+    assert python(script, {"FASTCNN_ALGORITHM": "x"}) == expected
