@@ -55,7 +55,9 @@ def test_every_tile_remainder_and_padding_is_inside_the_gate(kernel, dtype):
                 if min(layer.output) < 1:
                     continue
                 arguments = case_of(kernel, layer, dtype, rng)
-                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(arguments)
+                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
+                    arguments
+                )
                 count += 1
     assert count > 150
 
@@ -127,7 +129,10 @@ def test_other_ops_are_not_concerned():
 
 
 def test_an_algorithm_that_does_not_apply_is_an_error():
-    with fc.use_algorithm("winograd2"), pytest.raises(ValueError, match=r"conv2d: algorithm 'winograd2' does not apply"):
+    with (
+        fc.use_algorithm("winograd2"),
+        pytest.raises(ValueError, match=r"conv2d: algorithm 'winograd2' does not apply"),
+    ):
         fc.conv2d(X, W, stride=2)
     with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"takes 3 x 3 taps.* not 1 x 1"):
         fc.conv2d(X, W[:, :, :1, :1])

@@ -65,6 +65,15 @@ INLINE NAME(vec) NAME(load_masked)(uint16_t mask, const REAL *p) {
     return v;
 #endif
 }
+/* Likewise, the others from v. */
+INLINE NAME(vec) NAME(load_merged)(NAME(vec) v, uint16_t mask, const REAL *p) {
+#if defined(__AVX512F__)
+    return (NAME(vec))MASKED_MERGE(v, mask, p);
+#else
+    for (; mask; mask &= mask - 1) v[__builtin_ctz(mask)] = p[__builtin_ctz(mask)];
+    return v;
+#endif
+}
 INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
 #if defined(__AVX512F__)
     MASKED_STORE(p, mask, v);
@@ -389,7 +398,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
             mask[pieces++] = (uint16_t)(BITS_BELOW(to) & ~BITS_BELOW(from));
         }
         REAL *target = packed + first;
-#define LOAD(k) (k ? (NAME(vec))MASKED_MERGE((NAME(vec))v, mask[k], base[k] + l_offset[l]) \
+#define LOAD(k) (k ? NAME(load_merged)(v, mask[k], base[k] + l_offset[l]) \
                    : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
 #define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { NAME(vec) v = {0}; body; NAME(store)(target, v); }
         switch (pieces) {
@@ -397,7 +406,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
         case 1: ROWS(v = LOAD(0)); break;
         case 2: ROWS(v = LOAD(0); v = LOAD(1)); break;
         case 3: ROWS(v = LOAD(0); v = LOAD(1); v = LOAD(2)); break;
-        default: ROWS(for (int k = 0; k < pieces; k++) v = MASKED_MERGE(v, mask[k], base[k] + l_offset[l]));
+        default: ROWS(for (int k = 0; k < pieces; k++) v = NAME(load_merged)(v, mask[k], base[k] + l_offset[l]));
         }
 #undef LOAD
 #undef ROWS

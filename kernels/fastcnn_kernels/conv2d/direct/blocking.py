@@ -32,15 +32,18 @@ def declines_product(M: int, L: int, products: int, groups: int) -> str:
     return f"{M} channels a group share each packed pixel, over sums of {L}: packing pays"
 
 
-#: Size of the gradient (M x L) and pixels of an image between which dot products beat the packed product: adding up the
-#: lanes costs as much as ten vectors of pixels, and beyond the size the operands leave L2.
-LARGEST_GRADIENT, FEWEST_PIXELS, SHORT_LENGTH = 40_000, 200, 32
+#: Size of the gradient (M x L) up to which dot products beat the packed product: beyond it the operands leave L2.
+LARGEST_GRADIENT = 30_000
+#: Pixels of all images for each of its sums: fewer, and adding up lanes and chunks costs more than packing.
+FEWEST_PIXELS_PER_SUM = 0.4
+#: Sums over so few columns that packing would leave most of a panel empty.
+SHORT_LENGTH = 32
 
 
 def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
-    """Why dot products are not the faster weight gradient, or ""."""
+    """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
     if groups > 1 or L <= SHORT_LENGTH:
         return ""
-    if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS:
+    if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS_PER_SUM * M * L:
         return ""
-    return f"{M} x {L} sums over {pixels} pixels an image: packing pays"
+    return f"{M} x {L} sums over {pixels} pixels: packing pays"

@@ -162,7 +162,7 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **
     if sparse := general_refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy):
         return sparse
     if weight is None:  # the weight gradient: M x L dot products over the pixels
-        M, L, pixels = dy.shape[1] // groups, out[0].size, dy.shape[2] * dy.shape[3]
+        M, L, pixels = dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1]
         return blocking.declines_weight_gradient(M, L, pixels, groups)
     K, Cg, R, S = weight.shape
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)

@@ -13,10 +13,11 @@ Weight gradient: the sum runs over the tiles, so the lanes of patches and of dy 
 import numpy as np
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
-    FILTER, GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, image_tiles, patches, result_tiles, watch
+    FILTER, GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, image_rows, lanes_to_rows, patches, rows_to_lanes, watch
 )
 from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose
 
@@ -28,6 +29,7 @@ from fastcnn_kernels.memory import empty
 
 cdef enum:
     PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
+    LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
     SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
 
 
@@ -79,28 +81,40 @@ cdef Py_ssize_t find_segments(
     return count
 
 
+cdef void find_panels(
+    const Py_ssize_t* table, Py_ssize_t first, Py_ssize_t count, Py_ssize_t NR, Py_ssize_t* segments
+) noexcept nogil:
+    """Segments of `count` panels of tiles, 5 NR + 1 entries each, the first of them their number."""
+    cdef Py_ssize_t tiles = table[0] * table[10] * table[11], panel
+    for panel in range(first, first + count):
+        segments[0] = find_segments(table, panel * NR, min(tiles, (panel + 1) * NR), NR, segments + 1)
+        segments += 5 * NR + 1
+
+
 cdef void transform_images(
     const real* image, real* V, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t c_first, Py_ssize_t c_end,
-    Py_ssize_t count, const Py_ssize_t* segments, Py_ssize_t v_step, real* rows, Py_ssize_t pitch,
+    const Py_ssize_t* segments, Py_ssize_t v_step, real* rows,
 ) noexcept nogil:
-    """V of some channels of the tiles in `segments`."""
+    """V of some channels of one panel of tiles; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], C = table[5], H = table[6], W = table[7], top = table[8], left = table[9]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), c, i, place
+    cdef Py_ssize_t c, i, tiles = 0
     cdef int NR = panel_width(image)
+    cdef Py_ssize_t pitch = 6 * NR
     cdef const Py_ssize_t* segment
-    cdef const real* plane
-    cdef real* target
-    for i in range(count):
-        segment = segments + 5 * i
-        place = segment[4]
-        plane = image + ((segment[0] * groups + g) * C + c_first) * H * W
-        target = V + place // NR * E * v_step + place % NR + c_first * NR
-        for c in range(c_first, c_end):
-            image_tiles(
-                m, plane, H, W, top + segment[1] * m, left + segment[2] * m, segment[3], rows, pitch, target, v_step
+    cdef uint64_t ends = 0
+    cdef real* tails = rows + 6 * pitch
+    for i in range(segments[0]):
+        tiles += segments[1 + 5 * i + 3]
+        ends |= <uint64_t>1 << (tiles - 1)
+    for c in range(c_first, c_end):
+        for i in range(segments[0]):
+            segment = segments + 1 + 5 * i
+            image_rows(
+                m, image + ((segment[0] * groups + g) * C + c) * H * W, H, W, top + segment[1] * m,
+                left + segment[2] * m, segment[3] * m + 2, rows + segment[4] * m, pitch,
+                tails + segment[4] + segment[3] - 1,
             )
-            plane += H * W
-            target += NR
+        rows_to_lanes(m, rows, pitch, tails, ends, tiles, V + c * NR, v_step)
 
 
 cdef void multiply(
@@ -121,27 +135,31 @@ cdef void multiply(
 
 cdef void transform_results(
     const real* products, const real* bias, real* out, const Py_ssize_t* table, int m, Py_ssize_t g,
-    Py_ssize_t row_first, Py_ssize_t row_end, Py_ssize_t panel_first, Py_ssize_t columns, Py_ssize_t count,
-    const Py_ssize_t* segments, Py_ssize_t p_step, real* check,
+    Py_ssize_t row_first, Py_ssize_t row_end, Py_ssize_t columns, const Py_ssize_t* segments, Py_ssize_t p_step,
+    real* rows, real* check,
 ) noexcept nogil:
-    """Results of rows [row_first, row_end) in those `segments` that lie in the panels of the products."""
-    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], i, k, place, panel
+    """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
+    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], h, i, j, k, length, tiles
     cdef int NR = panel_width(out), mr = panel_rows(M)
+    cdef const Py_ssize_t* panel
     cdef const Py_ssize_t* segment
-    cdef const real* source
-    for k in range(row_first, row_end):
-        for i in range(count):
-            segment = segments + 5 * i
-            place = segment[4]
-            panel = place // NR - panel_first
-            if panel < 0 or panel >= columns:
-                continue
-            source = products + (((k - row_first) // mr * columns + panel) * mr + (k - row_first) % mr) * NR + place % NR
-            result_tiles(
-                m, source, p_step, segment[3], bias[g * M + k] if bias != NULL else 0,
-                out + ((segment[0] * groups + g) * M + k) * P * Q + segment[1] * m * Q + segment[2] * m, Q,
-                P - segment[1] * m, Q - segment[2] * m, check,
+    cdef real* target
+    for j in range(columns):
+        panel = segments + j * (5 * NR + 1)
+        segment = panel + 1 + 5 * (panel[0] - 1)
+        tiles = segment[4] + segment[3]
+        for k in range(row_first, row_end):
+            lanes_to_rows(
+                m, products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR, p_step, tiles,
+                bias[g * M + k] if bias != NULL else 0, rows, m * NR, check,
             )
+            for i in range(panel[0]):
+                segment = panel + 1 + 5 * i
+                h = segment[1] * m
+                target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * m
+                length = min(segment[3] * m, Q - segment[2] * m)
+                for h in range(min(m, P - h)):
+                    copy_run(target + h * Q, rows + h * m * NR + segment[4] * m, length)
 
 
 cdef void winograd_tasks(
@@ -152,15 +170,15 @@ cdef void winograd_tasks(
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2], JB = blocks[3]
     cdef bint shared_filters = blocks[4], shared_patches = blocks[5]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, count, task, rows, columns
+    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, task, rows, columns
     cdef int NR = panel_width(image), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
     cdef Py_ssize_t u_step = C * mr + 16, v_step = C * NR + 16, p_step = IB * JB * mr * NR + 16
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
-    cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, pitch = 6 * NR
+    cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * NR + 1
     cdef real* check = scratch
     cdef real* line = check + NR
-    cdef real* packed = line + 6 * pitch
+    cdef real* packed = line + LINES * NR
     cdef real* products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
     cdef real* own_filters = products + E * p_step
     cdef real* own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
@@ -172,11 +190,14 @@ cdef void winograd_tasks(
         panels = min(JT, tile_panels - panel)
         row_panel = task % row_blocks * IT
         row_end = min(row_panels, row_panel + IT)
-        count = find_segments(table, panel * NR, min(tiles, (panel + panels) * NR), NR, segments)
+        find_panels(table, panel, panels, NR, segments)
         if shared_patches:
             v = V + (g * tile_panels + panel) * E * v_step
         else:
-            transform_images(image, own_patches, table, m, g, 0, C, count, segments, v_step, line, pitch)
+            for j in range(panels):
+                transform_images(
+                    image, own_patches + j * E * v_step, table, m, g, 0, C, segments + j * segment_step, v_step, line
+                )
             v = own_patches
         i = row_panel
         while i < row_end:
@@ -195,8 +216,8 @@ cdef void winograd_tasks(
                     p_step,
                 )
                 transform_results(
-                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), j, columns, count, segments,
-                    p_step, check,
+                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns,
+                    segments + j * segment_step, p_step, line, check,
                 )
                 j += columns
             i += rows
@@ -220,17 +241,14 @@ cdef void share_patches(
     Py_ssize_t workers,
 ) noexcept nogil:
     """V of this worker's share of the channels of every panel of tiles."""
-    cdef Py_ssize_t groups = table[3], C = table[5], tiles = table[0] * table[10] * table[11]
+    cdef Py_ssize_t C = table[5], tiles = table[0] * table[10] * table[11], task
     cdef int NR = panel_width(image)
-    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + 16, task, count
-    cdef Py_ssize_t first = C * worker // workers, end = C * (worker + 1) // workers
-    for task in range(groups * tile_panels):
-        count = find_segments(
-            table, task % tile_panels * NR, min(tiles, (task % tile_panels + 1) * NR), NR, segments
-        )
+    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + 16
+    for task in range(table[3] * tile_panels):
+        find_panels(table, task % tile_panels, 1, NR, segments)
         transform_images(
-            image, V + task * E * v_step, table, m, task // tile_panels, first, end, count, segments, v_step, line,
-            6 * NR,
+            image, V + task * E * v_step, table, m, task // tile_panels, C * worker // workers,
+            C * (worker + 1) // workers, segments, v_step, line,
         )
 
 
@@ -247,12 +265,12 @@ cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_thre
     block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real))
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
     cdef Py_ssize_t u_size = E * (C * mr + 16), v_size = E * (C * NR + 16)
-    cdef Py_ssize_t line_size = 36 * NR, packed_size = PACKED_CHANNELS * 9 * mr
+    cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
     cdef Py_ssize_t shared_filters = groups * row_panels * u_size if blocks[4] else 0
     cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[5] else 0
     cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * blocks[3] * mr * NR + 16) + (
         0 if blocks[4] else blocks[2] * u_size) + (0 if blocks[5] else blocks[1] * v_size)
-    cdef Py_ssize_t segment_step = blocks[1] * NR * 5
+    cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
     workspace = empty(shared_filters + shared_patches + num_threads * scratch_step, out.dtype)
     segment_table = np.empty(num_threads * segment_step, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
@@ -304,8 +322,7 @@ cdef void transform_channels(
     """Patches of one segment of tiles in `lanes` channels, lanes of `target`; the last argument is scratch."""
     cdef int VL = panel_width(planes) // 2
     cdef Py_ssize_t size = m + 2 if kind == IMAGE else m, columns = segment[3] * m + size - m, i, j, h
-    cdef Py_ssize_t column = left + segment[2] * m, begin = min(columns, max(0, -column))
-    cdef Py_ssize_t end = max(begin, min(columns, W - column))
+    cdef Py_ssize_t column = left + segment[2] * m, begin, end
     cdef real* row = columns_of_lanes
     for i in range(size):
         h = top + segment[1] * m + i

@@ -14,17 +14,19 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     GRADIENT,
     IMAGE,
     WEIGHT,
-    image_tiles,
+    image_rows,
+    lanes_to_rows,
     patches,
-    result_tiles,
+    rows_to_lanes,
     watch,
 )
 from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, micro, panel_width, transpose, zero_run
+from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, copy_run, micro, panel_width, transpose, zero_run
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
+LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
 SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
 
 
@@ -78,20 +80,35 @@ def find_segments(table, first, end, longest, segments, start):
 
 
 @compiled
-def transform_images(image, w, V, table, m, g, c_first, c_end, count, segments, start, v_step, rows, pitch):
-    """V of some channels of the tiles in `segments`."""
+def find_panels(table, first, count, NR, segments, counts, start):
+    """Segments of `count` panels of tiles, NR rows of the table for each; their numbers go to `counts`."""
+    tiles = table[0, 0] * table[1, 4] * table[1, 5]
+    for j in range(count):
+        tile = (first + j) * NR
+        counts[start + j] = find_segments(table, tile, min(tiles, tile + NR), NR, segments, (start + j) * NR)
+
+
+@compiled
+def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, count, v_step, rows):
+    """V of some channels of one panel of tiles; `rows` is scratch."""
     groups, C, H, W, top, left = table[0, 3], table[0, 5], table[1, 0], table[1, 1], table[1, 2], table[1, 3]
-    E, NR = (m + 2) * (m + 2), panel_width(image)
+    NR = panel_width(image)
+    pitch = 6 * NR
+    tails = rows + 6 * pitch
+    ends = tiles = 0
     for i in range(start, start + count):
-        n, row, column, length, place = segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3], segments[i, 4]
-        plane = ((n * groups + g) * C + c_first) * H * W
-        target = V + place // NR * E * v_step + place % NR + c_first * NR
-        for _ in range(c_first, c_end):
-            image_tiles(
-                m, image, plane, H, W, top + row * m, left + column * m, length, w, rows, pitch, w, target, v_step
-            )
-            plane += H * W
-            target += NR
+        tiles += segments[i, 3]
+        ends |= 1 << (tiles - 1)
+    for c in range(c_first, c_end):
+        for i in range(start, start + count):
+            n, row, column, length, place = (
+                segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3], segments[i, 4]
+            )  # fmt: skip
+            image_rows(
+                m, image, ((n * groups + g) * C + c) * H * W, H, W, top + row * m, left + column * m, length * m + 2, w,
+                rows + place * m, pitch, w, tails + place + length - 1,
+            )  # fmt: skip
+        rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * NR, v_step)
 
 
 @compiled
@@ -109,30 +126,32 @@ def multiply(w, U, V, products, m, mr, C, rows, columns, tiles, u_step, v_step, 
 
 @compiled
 def transform_results(
-    w, products, bias, has_bias, out, table, m, g, row_first, row_end, panel_first, columns, count, segments, start,
-    p_step, check,
+    w, products, bias, has_bias, out, table, m, g, row_first, row_end, columns, segments, counts, start, p_step, rows,
+    check,
 ):  # fmt: skip
-    """Results of rows [row_first, row_end) in those `segments` that lie in the panels of the products."""
+    """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
     P, Q, groups, M = table[0, 1], table[0, 2], table[0, 3], table[0, 4]
     NR, mr = panel_width(out), panel_rows(M)
-    for k in range(row_first, row_end):
-        for i in range(start, start + count):
-            n, row, column, length = segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3]
-            place = segments[i, 4]
-            panel = place // NR - panel_first
-            if panel < 0 or panel >= columns:
-                continue
-            source = products + (((k - row_first) // mr * columns + panel) * mr + (k - row_first) % mr) * NR
-            result_tiles(
-                m, w, source + place % NR, p_step, length, bias, g * M + k, has_bias, out,
-                ((n * groups + g) * M + k) * P * Q + row * m * Q + column * m, Q, P - row * m, Q - column * m, w, check,
-            )  # fmt: skip
+    for j in range(columns):
+        first = (start + j) * NR
+        last = first + counts[start + j] - 1
+        tiles = segments[last, 4] + segments[last, 3]
+        for k in range(row_first, row_end):
+            source = products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR
+            lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, m * NR, w, check)
+            for i in range(first, last + 1):
+                h, column = segments[i, 1] * m, segments[i, 2] * m
+                target = (((segments[i, 0] * groups + g) * M + k) * P + h) * Q + column
+                length = min(segments[i, 3] * m, Q - column)
+                for row in range(min(m, P - h)):
+                    copy_run(out, target + row * Q, w, rows + row * m * NR + segments[i, 4] * m, length)
 
 
 @threaded
 def winograd_tasks(
-    image, weight, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, segments, worker, workers
-):
+    image, weight, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, segments, counts, worker,
+    workers,
+):  # fmt: skip
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
@@ -142,25 +161,29 @@ def winograd_tasks(
     row_panels, tile_panels = (M + mr - 1) // mr, (tiles + NR - 1) // NR
     u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * JB * mr * NR + 16
     row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
-    tasks, pitch = groups * tile_blocks * row_blocks, 6 * NR
+    tasks = groups * tile_blocks * row_blocks
     check = scratch + worker * scratch_step
     line = check + NR
-    packed = line + 6 * pitch
+    packed = line + LINES * NR
     products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
     own_filters = products + E * p_step
     own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
-    start = worker * JT * NR
+    start = worker * JT
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (tile_blocks * row_blocks)
         panel = task // row_blocks % tile_blocks * JT
         panels = min(JT, tile_panels - panel)
         row_panel = task % row_blocks * IT
         row_end = min(row_panels, row_panel + IT)
-        count = find_segments(table, panel * NR, min(tiles, (panel + panels) * NR), NR, segments, start)
+        find_panels(table, panel, panels, NR, segments, counts, start)
         if shared_patches:
             v = V + (g * tile_panels + panel) * E * v_step
         else:
-            transform_images(image, w, own_patches, table, m, g, 0, C, count, segments, start, v_step, line, pitch)
+            for j in range(panels):
+                transform_images(
+                    image, w, own_patches + j * E * v_step, table, m, g, 0, C, segments, (start + j) * NR,
+                    counts[start + j], v_step, line,
+                )  # fmt: skip
             v = own_patches
         i = row_panel
         while i < row_end:
@@ -179,8 +202,8 @@ def winograd_tasks(
                     v_step, p_step,
                 )  # fmt: skip
                 transform_results(
-                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), j, columns, count,
-                    segments, start, p_step, check,
+                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns, segments,
+                    counts, start + j, p_step, line, check,
                 )  # fmt: skip
                 j += columns
             i += rows
@@ -201,18 +224,16 @@ def share_filters(weight, w, table, m, scratch, scratch_step, worker, workers):
 
 
 @threaded
-def share_patches(image, w, V, table, m, scratch, scratch_step, segments, worker, workers):
+def share_patches(image, w, V, table, m, scratch, scratch_step, segments, counts, worker, workers):
     """V of this worker's share of the channels of every panel of tiles."""
-    groups, C, tiles = table[0, 3], table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
+    C, tiles = table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
     E, NR = (m + 2) * (m + 2), panel_width(image)
     tile_panels, v_step = (tiles + NR - 1) // NR, C * NR + 16
-    first, end, start = C * worker // workers, C * (worker + 1) // workers, worker * NR
-    for task in range(groups * tile_panels):
-        tile = task % tile_panels * NR
-        count = find_segments(table, tile, min(tiles, tile + NR), NR, segments, start)
+    for task in range(table[0, 3] * tile_panels):
+        find_panels(table, task % tile_panels, 1, NR, segments, counts, worker)
         transform_images(
-            image, w, V + task * E * v_step, table, m, task // tile_panels, first, end, count, segments, start, v_step,
-            scratch + worker * scratch_step, 6 * NR,
+            image, w, V + task * E * v_step, table, m, task // tile_panels, C * worker // workers,
+            C * (worker + 1) // workers, segments, worker * NR, counts[worker], v_step, scratch + worker * scratch_step,
         )  # fmt: skip
 
 
@@ -226,20 +247,20 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     u_size, v_size = E * (C * mr + 16), E * (C * NR + 16)
     V = groups * -(-M // mr) * u_size if shared_filters else 0
     scratch = V + (groups * -(-tiles // NR) * v_size if shared_patches else 0)
-    scratch_step = NR + 36 * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * step_columns * mr * NR + 16)
+    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * step_columns * mr * NR + 16)
     scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
-    segments = np.empty((num_threads * columns * NR, 5), np.intp)
+    segments, counts = np.empty((num_threads * columns * NR, 5), np.intp), np.empty(num_threads * columns, np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     image, weight = flat(image), flat(weight)
     if shared_filters:
         share_filters(num_threads, weight, w, plan.table, m, scratch + NR, scratch_step)
     if shared_patches:
-        share_patches(num_threads, image, w, V, plan.table, m, scratch + NR, scratch_step, segments)
+        share_patches(num_threads, image, w, V, plan.table, m, scratch + NR, scratch_step, segments, counts)
     winograd_tasks(
         num_threads, image, weight, w, V, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
-        flat(out), plan.table, m, blocks, segments,
+        flat(out), plan.table, m, blocks, segments, counts,
     )  # fmt: skip
     return not np.isnan(check).any()
 
@@ -334,9 +355,7 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
             lanes = min(VL, C - column)
             if lanes <= 0:
                 break
-            patches(
-                WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL
-            )
+            patches(WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL)
             for t in range(9):
                 zero_run(w, taps + t * VL + lanes, VL - lanes)
             watch(w, taps, 9, w, check)

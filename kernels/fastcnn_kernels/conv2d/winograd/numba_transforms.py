@@ -181,12 +181,11 @@ def _next(j):
     return j + 1
 
 
-def _emit_image_tiles(builder, vector_type, m, plane, H, W, top, left, tiles, rows, pitch, target, e_step):
-    """`image_tiles` of one size: along the columns into `rows`, then along those."""
+def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, pitch, tails):
+    """`image_rows` of one size."""
     intp, VL, v = H.type, vector_type.count, _Arithmetic(builder, vector_type)
     none = ir.Constant(ir.VectorType(ir.IntType(1), VL), None)
-    pixels = builder.add(builder.mul(tiles, intp(m)), intp(2))
-    with cgutils.for_range(builder, builder.sdiv(builder.add(pixels, intp(VL - 1)), intp(VL))) as loop:
+    with cgutils.for_range(builder, builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL))) as loop:
         j = builder.mul(loop.index, intp(VL))
         column = builder.add(left, j)
         inside = builder.and_(
@@ -201,9 +200,21 @@ def _emit_image_tiles(builder, vector_type, m, plane, H, W, top, left, tiles, ro
             x.append(_load_masked(builder, plane, vector_type, builder.add(builder.mul(h, W), column), mask))
         for i, value in enumerate(_transform(v, IMAGE, m, x)):
             _store(builder, value, rows, builder.add(builder.mul(pitch, intp(i)), j))
+    for i in range(m + 2):
+        for j in (0, 1):
+            last = builder.add(builder.mul(pitch, intp(i)), builder.add(n, intp(j - 2)))
+            value = builder.load(builder.gep(rows, [last]))
+            builder.store(value, builder.gep(tails, [intp((2 * i + j) * 2 * VL)]))
+
+
+def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles, target, e_step):
+    """`rows_to_lanes` of one size."""
+    intp, VL, v = tiles.type, vector_type.count, _Arithmetic(builder, vector_type)
+    lanes = ir.VectorType(ir.IntType(1), VL)
     with cgutils.for_range(builder, builder.sdiv(builder.add(tiles, intp(VL - 1)), intp(VL))) as loop:
         t = builder.mul(loop.index, intp(VL))
         mask = _lanes_below(builder, builder.sub(tiles, t), vector_type)
+        last = builder.bitcast(builder.trunc(builder.lshr(ends, t), ir.IntType(VL)), lanes)
         for i in range(m + 2):
             start = builder.add(builder.mul(pitch, intp(i)), builder.mul(t, intp(m)))
 
@@ -219,8 +230,10 @@ def _emit_image_tiles(builder, vector_type, m, plane, H, W, top, left, tiles, ro
                 x = [_shuffle(builder, *half, lane) for lane in (_even, _odd) for half in halves]
             else:
                 x = [half[0] for half in halves]
-            # columns m and m + 1 are the next patch's first
-            x += [_shuffle(builder, x[j], row(m * VL + j), _next) for j in (0, 1)]
+            for j in (0, 1):  # columns m and m + 1 are the next patch's first
+                following = _shuffle(builder, x[j], row(m * VL + j), _next)
+                tail = builder.add(t, intp((2 * i + j) * 2 * VL))
+                x.append(_load_masked(builder, tails, vector_type, tail, last, following))
             for j, value in enumerate(_transform(v, IMAGE, m, x)):
                 offset = builder.add(builder.mul(e_step, intp(i * (m + 2) + j)), t)
                 _store_masked(builder, value, target, offset, mask)
@@ -235,10 +248,8 @@ def _much(vector_type):
     return MUCH[8 if isinstance(vector_type.element, ir.DoubleType) else 4]
 
 
-def _emit_result_tiles(
-    builder, vector_type, m, sums, e_step, tiles, bias, has_bias, out, out_step, rows, columns, check
-):
-    """`result_tiles` of one size."""
+def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_bias, rows, pitch, check):
+    """`lanes_to_rows` of one size."""
     intp, VL, v = tiles.type, vector_type.count, _Arithmetic(builder, vector_type)
     zero = ir.Constant(vector_type, None)
     first = builder.select(has_bias, _broadcast_load(builder, bias, intp(0), vector_type), zero)
@@ -256,14 +267,12 @@ def _emit_result_tiles(
     with cgutils.for_range(builder, builder.sdiv(builder.add(tiles, intp(VL - 1)), intp(VL))) as loop:
         t = builder.mul(loop.index, intp(VL))
         mask = _lanes_below(builder, builder.sub(tiles, t), vector_type)
-        rest = builder.sub(columns, builder.mul(t, intp(m)))
         half = []
         for j in range(m + 2):
             offsets = [builder.add(builder.mul(e_step, intp(i * (m + 2) + j)), t) for i in range(m + 2)]
             column = [_load_masked(builder, sums, vector_type, offset, mask) for offset in offsets]
             half.append(_transform(v, RESULT, m, column))
         total = builder.load(large)
-        masks = [_lanes_below(builder, builder.sub(rest, intp(j * VL)), vector_type) for j in range(m)]
         for i, row in enumerate(_columns(half)):
             y = _transform(v, RESULT, m, row)
             for value in y:
@@ -274,10 +283,9 @@ def _emit_result_tiles(
                 y = [*interleave(evens[0], odds[0]), *interleave(evens[1], odds[1])]
             else:
                 y = interleave(*y)
-            with builder.if_then(builder.icmp_signed("<", intp(i), rows)):
-                for j, value in enumerate(y):
-                    offset = builder.add(builder.mul(out_step, intp(i)), builder.mul(t, intp(m)))
-                    _store_masked(builder, value, out, builder.add(offset, intp(j * VL)), masks[j])
+            start = builder.add(builder.mul(pitch, intp(i)), builder.mul(t, intp(m)))
+            for j, value in enumerate(y):
+                _store(builder, value, rows, builder.add(start, intp(j * VL)))
         builder.store(total, large)
     _store(builder, builder.load(large), check, intp(0))
 
@@ -288,63 +296,87 @@ def _sizes(builder, vector_type, m, emit, arguments):
 
 
 @intrinsic
-def _image_tiles_code(typing_context, m, plane, H, W, top, left, tiles, rows, pitch, target, e_step):
+def _image_rows_code(typing_context, m, plane, H, W, top, left, n, rows, pitch, tails):
     def generate(context, builder, signature, arguments):
         m, *arguments = arguments
-        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_image_tiles, arguments)
+        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_image_rows, arguments)
         return context.get_dummy_value()
 
-    return types.void(m, plane, H, W, top, left, tiles, rows, pitch, target, e_step), generate
+    return types.void(m, plane, H, W, top, left, n, rows, pitch, tails), generate
 
 
-def _image_tiles(m, plane, H, W, top, left, tiles, rows, pitch, target, e_step):
-    _image_tiles_code(m, plane, H, W, top, left, tiles, rows, pitch, target, e_step)
+def _image_rows(m, plane, H, W, top, left, n, rows, pitch, tails):
+    _image_rows_code(m, plane, H, W, top, left, n, rows, pitch, tails)
 
 
 @intrinsic
-def image_tiles(
-    typing_context, m, plane, plane_start, H, W, top, left, tiles, rows, rows_start, pitch, target, target_start, e_step
-):
-    """Patches of one row of tiles, both ways; `rows` is scratch."""
+def image_rows(typing_context, m, plane, plane_start, H, W, top, left, n, rows, rows_start, pitch, tails, tails_start):
+    """A row of patches of an H x W plane, transformed along its columns only; the last two go to `tails` as well."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, plane, intp, intp, intp, intp, intp, rows, intp, target, intp)
-        return _emit_call(context, builder, _image_tiles, kinds, arguments)
+        kinds = (intp, plane, intp, intp, intp, intp, intp, rows, intp, tails)
+        return _emit_call(context, builder, _image_rows, kinds, arguments)
 
-    return types.void(
-        intp, plane, intp, intp, intp, intp, intp, intp, rows, intp, intp, target, intp, intp
-    ), generate  # fmt: skip
+    return types.void(intp, plane, intp, intp, intp, intp, intp, intp, rows, intp, intp, tails, intp), generate
 
 
 @intrinsic
-def _result_tiles_code(typing_context, m, sums, e_step, tiles, bias, has_bias, out, out_step, rows, columns, check):
+def _rows_to_lanes_code(typing_context, m, rows, pitch, tails, ends, tiles, target, e_step):
     def generate(context, builder, signature, arguments):
         m, *arguments = arguments
-        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_result_tiles, arguments)
+        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_rows_to_lanes, arguments)
         return context.get_dummy_value()
 
-    return types.void(m, sums, e_step, tiles, bias, has_bias, out, out_step, rows, columns, check), generate
+    return types.void(m, rows, pitch, tails, ends, tiles, target, e_step), generate
 
 
-def _result_tiles(m, sums, e_step, tiles, bias, has_bias, out, out_step, rows, columns, check):
-    _result_tiles_code(m, sums, e_step, tiles, bias, has_bias, out, out_step, rows, columns, check)
+def _rows_to_lanes(m, rows, pitch, tails, ends, tiles, target, e_step):
+    _rows_to_lanes_code(m, rows, pitch, tails, ends, tiles, target, e_step)
 
 
 @intrinsic
-def result_tiles(
-    typing_context, m, sums, sums_start, e_step, tiles, bias, bias_start, has_bias, out, out_start, out_step, rows,
-    columns, check, check_start,
+def rows_to_lanes(
+    typing_context, m, rows, rows_start, pitch, tails, tails_start, ends, tiles, target, target_start, e_step
+):
+    """Transform those rows along themselves: lane t of ``target[target_start + e * e_step:]`` is patch t."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, rows, intp, tails, intp, intp, target, intp)
+        return _emit_call(context, builder, _rows_to_lanes, kinds, arguments)
+
+    return types.void(intp, rows, intp, intp, tails, intp, intp, intp, target, intp, intp), generate
+
+
+@intrinsic
+def _lanes_to_rows_code(typing_context, m, sums, e_step, tiles, bias, has_bias, rows, pitch, check):
+    def generate(context, builder, signature, arguments):
+        m, *arguments = arguments
+        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_lanes_to_rows, arguments)
+        return context.get_dummy_value()
+
+    return types.void(m, sums, e_step, tiles, bias, has_bias, rows, pitch, check), generate
+
+
+def _lanes_to_rows(m, sums, e_step, tiles, bias, has_bias, rows, pitch, check):
+    _lanes_to_rows_code(m, sums, e_step, tiles, bias, has_bias, rows, pitch, check)
+
+
+@intrinsic
+def lanes_to_rows(
+    typing_context, m, sums, sums_start, e_step, tiles, bias, bias_start, has_bias, rows, rows_start, pitch, check,
+    check_start,
 ):  # fmt: skip
-    """Results of one row of tiles, of which `rows` x `columns` pixels lie inside the plane; check as in `watch`."""
+    """Results of consecutive tiles, side by side in m rows; check as in `watch`."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, sums, intp, intp, bias, boolean, out, intp, intp, intp, check)
-        return _emit_call(context, builder, _result_tiles, kinds, arguments)
+        kinds = (intp, sums, intp, intp, bias, boolean, rows, intp, check)
+        return _emit_call(context, builder, _lanes_to_rows, kinds, arguments)
 
     return types.void(
-        intp, sums, intp, intp, intp, bias, intp, boolean, out, intp, intp, intp, intp, check, intp
+        intp, sums, intp, intp, intp, bias, intp, boolean, rows, intp, intp, check, intp
     ), generate  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Cython's view of transforms.h: one name per function, whatever the dtype."""
 
+from libc.stdint cimport uint64_t
+
 from fastcnn_kernels.gemm.micro cimport real
 
 cdef extern from "fastcnn_kernels/conv2d/winograd/transforms.h" nogil:
@@ -16,24 +18,32 @@ cdef extern from "fastcnn_kernels/conv2d/winograd/transforms.h" nogil:
         int kind, int m, Py_ssize_t count, Py_ssize_t lanes, const double* source, Py_ssize_t source_step,
         Py_ssize_t row_step, Py_ssize_t column_step, double* target, Py_ssize_t target_step, Py_ssize_t e_step
     )
-    void image_tiles_f32(
-        int m, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t tiles,
-        float* rows, Py_ssize_t pitch, float* target, Py_ssize_t e_step
+    void image_rows_f32(
+        int m, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t n,
+        float* rows, Py_ssize_t pitch, float* tails
     )
-    void image_tiles_f64(
-        int m, const double* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t tiles,
-        double* rows, Py_ssize_t pitch, double* target, Py_ssize_t e_step
+    void rows_to_lanes_f32(
+        int m, const float* rows, Py_ssize_t pitch, const float* tails, uint64_t ends, Py_ssize_t tiles, float* target,
+        Py_ssize_t e_step
+    )
+    void lanes_to_rows_f32(
+        int m, const float* sums, Py_ssize_t e_step, Py_ssize_t tiles, float bias, float* rows, Py_ssize_t pitch,
+        float* check
+    )
+    void image_rows_f64(
+        int m, const double* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t n,
+        double* rows, Py_ssize_t pitch, double* tails
+    )
+    void rows_to_lanes_f64(
+        int m, const double* rows, Py_ssize_t pitch, const double* tails, uint64_t ends, Py_ssize_t tiles, double* target,
+        Py_ssize_t e_step
+    )
+    void lanes_to_rows_f64(
+        int m, const double* sums, Py_ssize_t e_step, Py_ssize_t tiles, double bias, double* rows, Py_ssize_t pitch,
+        double* check
     )
     void watch_f32(const float* values, Py_ssize_t n, float* check)
     void watch_f64(const double* values, Py_ssize_t n, double* check)
-    void result_tiles_f32(
-        int m, const float* sums, Py_ssize_t e_step, Py_ssize_t tiles, float bias, float* out, Py_ssize_t out_step,
-        Py_ssize_t rows, Py_ssize_t columns, float* check
-    )
-    void result_tiles_f64(
-        int m, const double* sums, Py_ssize_t e_step, Py_ssize_t tiles, double bias, double* out, Py_ssize_t out_step,
-        Py_ssize_t rows, Py_ssize_t columns, double* check
-    )
 
 
 cdef inline void patches(
@@ -50,14 +60,24 @@ cdef inline void patches(
         )
 
 
-cdef inline void image_tiles(
-    int m, const real* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t tiles,
-    real* rows, Py_ssize_t pitch, real* target, Py_ssize_t e_step
+cdef inline void image_rows(
+    int m, const real* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t n, real* rows,
+    Py_ssize_t pitch, real* tails
 ) noexcept nogil:
     if real is float:
-        image_tiles_f32(m, plane, H, W, top, left, tiles, rows, pitch, target, e_step)
+        image_rows_f32(m, plane, H, W, top, left, n, rows, pitch, tails)
     else:
-        image_tiles_f64(m, plane, H, W, top, left, tiles, rows, pitch, target, e_step)
+        image_rows_f64(m, plane, H, W, top, left, n, rows, pitch, tails)
+
+
+cdef inline void rows_to_lanes(
+    int m, const real* rows, Py_ssize_t pitch, const real* tails, uint64_t ends, Py_ssize_t tiles, real* target,
+    Py_ssize_t e_step
+) noexcept nogil:
+    if real is float:
+        rows_to_lanes_f32(m, rows, pitch, tails, ends, tiles, target, e_step)
+    else:
+        rows_to_lanes_f64(m, rows, pitch, tails, ends, tiles, target, e_step)
 
 
 cdef inline void watch(const real* values, Py_ssize_t n, real* check) noexcept nogil:
@@ -67,11 +87,10 @@ cdef inline void watch(const real* values, Py_ssize_t n, real* check) noexcept n
         watch_f64(values, n, check)
 
 
-cdef inline void result_tiles(
-    int m, const real* sums, Py_ssize_t e_step, Py_ssize_t tiles, real bias, real* out, Py_ssize_t out_step,
-    Py_ssize_t rows, Py_ssize_t columns, real* check
+cdef inline void lanes_to_rows(
+    int m, const real* sums, Py_ssize_t e_step, Py_ssize_t tiles, real bias, real* rows, Py_ssize_t pitch, real* check
 ) noexcept nogil:
     if real is float:
-        result_tiles_f32(m, sums, e_step, tiles, bias, out, out_step, rows, columns, check)
+        lanes_to_rows_f32(m, sums, e_step, tiles, bias, rows, pitch, check)
     else:
-        result_tiles_f64(m, sums, e_step, tiles, bias, out, out_step, rows, columns, check)
+        lanes_to_rows_f64(m, sums, e_step, tiles, bias, rows, pitch, check)

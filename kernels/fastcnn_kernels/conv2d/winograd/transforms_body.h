@@ -114,9 +114,10 @@ static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, con
 }
 
 /* A row of patches of an H x W plane, transformed along its columns only: pixel (top + i, left + j) is row i of column
- * j; rows[e * pitch + j] for j < n, where all that lies outside the plane is zero. */
-INLINE void NAME(image_rows)(const int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
-                             ptrdiff_t n, REAL *rows, ptrdiff_t pitch) {
+ * j; rows[e * pitch + j] for j < n, where all that lies outside the plane is zero. The last two columns, which the next
+ * row of patches will overwrite, go to tails[(2 e + 0 or 1) * NR]. */
+INLINE void NAME(image_rows_of)(const int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                                ptrdiff_t n, REAL *rows, ptrdiff_t pitch, REAL *tails) {
     for (ptrdiff_t j = 0; j < n; j += VL) {
         const ptrdiff_t column = left + j;
         const uint16_t mask = BETWEEN(-column, W - column);
@@ -131,14 +132,23 @@ INLINE void NAME(image_rows)(const int m, const REAL *plane, ptrdiff_t H, ptrdif
         NAME(transform)(IMAGE, m, x, 1, y, 1);
         UNROLL for (int i = 0; i < m + 2; i++) NAME(store)(rows + i * pitch + j, y[i]);
     }
+    UNROLL for (int i = 0; i < m + 2; i++)
+        UNROLL for (int j = 0; j < 2; j++) tails[(2 * i + j) * 2 * VL] = rows[i * pitch + n - 2 + j];
 }
 
-/* Transform those rows along themselves: lane t of target[e * e_step] is patch t, which begins at column t m. */
-INLINE void NAME(rows_to_lanes)(const int m, const REAL *rows, ptrdiff_t pitch, ptrdiff_t tiles, REAL *target,
-                                ptrdiff_t e_step) {
+static void NAME(image_rows)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                             ptrdiff_t n, REAL *rows, ptrdiff_t pitch, REAL *tails) {
+    if (m == 4) NAME(image_rows_of)(4, plane, H, W, top, left, n, rows, pitch, tails);
+    else NAME(image_rows_of)(2, plane, H, W, top, left, n, rows, pitch, tails);
+}
+
+/* Transform those rows along themselves: lane t of target[e * e_step] is patch t, which begins at column t m. The bits
+ * of `ends` are the last patches of their rows, which have their tails for the columns m and m + 1. */
+INLINE void NAME(rows_to_lanes_of)(const int m, const REAL *rows, ptrdiff_t pitch, const REAL *tails, uint64_t ends,
+                                   ptrdiff_t tiles, REAL *target, ptrdiff_t e_step) {
     for (ptrdiff_t t = 0; t < tiles; t += VL)
         UNROLL for (int i = 0; i < m + 2; i++) {
-            const REAL *row = rows + i * pitch + t * m;
+            const REAL *row = rows + i * pitch + t * m, *tail = tails + 2 * i * 2 * VL + t;
             NAME(vec) v[4], x[6], y[6];
             UNROLL for (int j = 0; j < m; j++) v[j] = NAME(load)(row + j * VL);
             if (m == 4) { /* every fourth element, by taking every second twice */
@@ -152,8 +162,10 @@ INLINE void NAME(rows_to_lanes)(const int m, const REAL *rows, ptrdiff_t pitch, 
                 x[0] = SHUFFLE(v[0], v[1], EVEN);
                 x[1] = SHUFFLE(v[0], v[1], ODD);
             }
-            x[m] = SHUFFLE(x[0], NAME(load)(row + m * VL), NEXT); /* columns m and m + 1 are the next patch's first */
-            x[m + 1] = SHUFFLE(x[1], NAME(load)(row + m * VL + 1), NEXT);
+            UNROLL for (int j = 0; j < 2; j++) { /* columns m and m + 1 are the next patch's first */
+                const NAME(vec) next = SHUFFLE(x[j], NAME(load)(row + m * VL + j), NEXT);
+                x[m + j] = NAME(load_merged)(next, (uint16_t)(ends >> t) & FIRST(VL), tail + j * 2 * VL);
+            }
             NAME(transform)(IMAGE, m, x, 1, y, 1);
             UNROLL for (int j = 0; j < m + 2; j++) {
                 REAL *p = target + (i * (m + 2) + j) * e_step + t;
@@ -162,16 +174,10 @@ INLINE void NAME(rows_to_lanes)(const int m, const REAL *rows, ptrdiff_t pitch, 
         }
 }
 
-/* Patches of one row of tiles, both ways; `rows` is scratch. */
-static void NAME(image_tiles)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
-                              ptrdiff_t tiles, REAL *rows, ptrdiff_t pitch, REAL *target, ptrdiff_t e_step) {
-    if (m == 4) {
-        NAME(image_rows)(4, plane, H, W, top, left, tiles * 4 + 2, rows, pitch);
-        NAME(rows_to_lanes)(4, rows, pitch, tiles, target, e_step);
-    } else {
-        NAME(image_rows)(2, plane, H, W, top, left, tiles * 2 + 2, rows, pitch);
-        NAME(rows_to_lanes)(2, rows, pitch, tiles, target, e_step);
-    }
+static void NAME(rows_to_lanes)(int m, const REAL *rows, ptrdiff_t pitch, const REAL *tails, uint64_t ends,
+                                ptrdiff_t tiles, REAL *target, ptrdiff_t e_step) {
+    if (m == 4) NAME(rows_to_lanes_of)(4, rows, pitch, tails, ends, tiles, target, e_step);
+    else NAME(rows_to_lanes_of)(2, rows, pitch, tails, ends, tiles, target, e_step);
 }
 
 /* Turns lanes of check[VL] into NaN where any of n vectors is not finite, or much too large. */
@@ -182,18 +188,19 @@ static void NAME(watch)(const REAL *values, ptrdiff_t n, REAL *check) {
     NAME(store)(check, large);
 }
 
-/* Results of one row of tiles: m x m pixels of each, of which `rows` x `columns` in all lie inside the plane;
- * check as in `watch`. */
-INLINE void NAME(result_tiles_of)(const int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias,
-                                  REAL *out, ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {
+/* Results of consecutive tiles, side by side: rows[i * pitch + t m + j] is pixel (i, j) of tile t; check as in `watch`. */
+INLINE void NAME(lanes_to_rows_of)(const int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias,
+                                   REAL *rows, ptrdiff_t pitch, REAL *check) {
     NAME(vec) large = NAME(load)(check);
     for (ptrdiff_t t = 0; t < tiles; t += VL) {
+        const uint16_t mask = FIRST(tiles - t);
         NAME(vec) half[4][6];
-        const ptrdiff_t rest = columns - t * m;
         UNROLL for (int j = 0; j < m + 2; j++) {
             NAME(vec) x[6];
-            UNROLL for (int i = 0; i < m + 2; i++)
-                x[i] = NAME(load_masked)(FIRST(tiles - t), sums + (i * (m + 2) + j) * e_step + t);
+            UNROLL for (int i = 0; i < m + 2; i++) {
+                const REAL *p = sums + (i * (m + 2) + j) * e_step + t;
+                x[i] = mask == FIRST(VL) ? NAME(load)(p) : NAME(load_masked)(mask, p);
+            }
             NAME(transform)(RESULT, m, x, 1, &half[0][j], 6);
         }
         UNROLL for (int i = 0; i < m; i++) {
@@ -214,20 +221,16 @@ INLINE void NAME(result_tiles_of)(const int m, const REAL *sums, ptrdiff_t e_ste
                 v[0] = SHUFFLE(y[0], y[1], ZIP_LOW);
                 v[1] = SHUFFLE(y[0], y[1], ZIP_HIGH);
             }
-            if (i < rows) UNROLL for (int j = 0; j < m; j++) {
-                REAL *p = out + i * out_step + t * m + j * VL;
-                if (rest >= (j + 1) * VL) NAME(store)(p, v[j]);
-                else NAME(store_masked)(FIRST(rest - j * VL), p, v[j]);
-            }
+            UNROLL for (int j = 0; j < m; j++) NAME(store)(rows + i * pitch + t * m + j * VL, v[j]);
         }
     }
     NAME(store)(check, large);
 }
 
-static void NAME(result_tiles)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *out,
-                               ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {
-    if (m == 4) NAME(result_tiles_of)(4, sums, e_step, tiles, bias, out, out_step, rows, columns, check);
-    else NAME(result_tiles_of)(2, sums, e_step, tiles, bias, out, out_step, rows, columns, check);
+static void NAME(lanes_to_rows)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *rows,
+                                ptrdiff_t pitch, REAL *check) {
+    if (m == 4) NAME(lanes_to_rows_of)(4, sums, e_step, tiles, bias, rows, pitch, check);
+    else NAME(lanes_to_rows_of)(2, sums, e_step, tiles, bias, rows, pitch, check);
 }
 #undef VL
 #undef FIRST
@@ -243,9 +246,11 @@ static void NAME(result_tiles)(int m, const REAL *sums, ptrdiff_t e_step, ptrdif
 static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
                           ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,
                           ptrdiff_t e_step) {}
-static void NAME(image_tiles)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
-                              ptrdiff_t tiles, REAL *rows, ptrdiff_t pitch, REAL *target, ptrdiff_t e_step) {}
+static void NAME(image_rows)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                             ptrdiff_t n, REAL *rows, ptrdiff_t pitch, REAL *tails) {}
+static void NAME(rows_to_lanes)(int m, const REAL *rows, ptrdiff_t pitch, const REAL *tails, uint64_t ends,
+                                ptrdiff_t tiles, REAL *target, ptrdiff_t e_step) {}
 static void NAME(watch)(const REAL *values, ptrdiff_t n, REAL *check) {}
-static void NAME(result_tiles)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *out,
-                               ptrdiff_t out_step, ptrdiff_t rows, ptrdiff_t columns, REAL *check) {}
+static void NAME(lanes_to_rows)(int m, const REAL *sums, ptrdiff_t e_step, ptrdiff_t tiles, REAL bias, REAL *rows,
+                                ptrdiff_t pitch, REAL *check) {}
 #endif
