@@ -56,8 +56,3 @@ def weight_blocks(E, groups, M, C, tiles, mr, NR, itemsize):
     tasks = groups * -(-row_panels // rows) * -(-column_panels // columns)
     splits = 1 if tasks >= TASKS else 4
     return np.array([chunk, rows, columns, splits], np.intp)
-
-
-def declines(m, direction, groups, N, M, C, source, result, itemsize):
-    """Say why tiles of m x m are slower than plain sums here, or ""; M and C are the channels of a group."""
-    return "" if m == 4 else "tiles of 4 x 4 are faster"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn_kernels.conv2d.winograd import blocking
+from fastcnn_kernels.conv2d.winograd import cost
 from fastcnn_kernels.memory import planned
 
 
@@ -49,10 +49,10 @@ def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
 
 
 def _refuses(m, out, x, weight, dy, groups):
-    image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
     K, C = (out if weight is None else weight).shape[:2]
-    sizes = image.shape[0], K // groups, C, image.shape[2:], result.shape[2:], out.itemsize
-    return blocking.declines(m, "dw" if weight is None else "dx" if x is None else "forward", groups, *sizes)
+    result = out if weight is not None else dy
+    M, C = (C, K // groups) if x is None else (K // groups, C)
+    return cost.declines(m, cost.costs(weight is None, groups, len(result), M, C, result.shape[2:], out.itemsize))
 
 
 def refuses4(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):

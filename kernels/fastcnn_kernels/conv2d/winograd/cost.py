@@ -1,0 +1,68 @@
+"""Which algorithm is the fastest for a layer with 3 x 3 taps: a cost model of its shape alone.
+
+Costs are in multiply-adds at full speed (2 flops each; 0.0097 us on the two cores they were fitted on, for 2,500
+measured calls). With E = (m + 2)^2 products a tile, of ``lanes`` tiles in all, M rows and C channels of the sum:
+
+    plain sums     start + 9 C pixels (rows + 1) + packing 9 M C
+    Winograd       start + E [ C lanes rows + transform (C + M) lanes + filters M C ]
+
+"rows" are those of all panels of M, empty ones too. The weight gradient has C and tiles the other way round, and its
+products of all M C filters pass through memory if L3 does not hold them. Nothing else enters, not the number of threads
+either, so that a layer is computed in the same way on every machine.
+"""
+
+from typing import NamedTuple
+
+from fastcnn_kernels.gemm.geometry import packed_rows
+from fastcnn_kernels.memory import planned
+
+#: Register tile of the fitted machine, which makes the choice the same on every other one.
+ROWS, VECTOR_BYTES = 14, 64
+#: Products of the weight gradient up to this size stay in L3.
+L3_BYTES = 16 << 20
+
+
+class _Prices(NamedTuple):
+    """Coefficients of one direction, in multiply-adds."""
+
+    plain: tuple[int, int]  # start of a call, packing of an element of the weights
+    tiles: dict[int, tuple[int, int, int]]  # m -> start, transform of a lane, of an element of the filters
+
+
+_PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
+_WEIGHTS = _Prices((2_000_000, 16), {4: (2_250_000, 17, 12), 2: (1_950_000, 16, 22)})
+#: What an element of the filters costs in the weight gradient if its products leave L3.
+_FILTER_FROM_MEMORY = 36
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+@planned
+def costs(weights: bool, groups: int, N: int, M: int, C: int, result: tuple[int, int], itemsize: int) -> dict[int, int]:
+    """Cost by tile size, 0 standing for plain sums; ``result`` is P x Q, or H x W for the input gradient."""
+    prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
+    rows = packed_rows(M, ROWS)
+    start, packing = prices.plain
+    cost = {0: start + groups * 9 * C * (N * P * Q * (rows + 1) + packing * M)}
+    for m, (start, transform, filters) in prices.tiles.items():
+        E, tiles = (m + 2) ** 2, N * -(-P // m) * -(-Q // m)
+        if weights:
+            channels = _up(C, lanes_of_vector)
+            filters = _FILTER_FROM_MEMORY if E * groups * M * C * itemsize > L3_BYTES else filters
+            per_group = tiles * (channels * rows + transform * (channels + _up(M, lanes_of_vector))) + filters * M * C
+        else:
+            lanes = _up(tiles, lanes_of_vector)
+            per_group = lanes * (C * rows + transform * (C + M)) + filters * M * C
+        cost[m] = start + groups * E * per_group
+    return cost
+
+
+def declines(m: int, cost: dict[int, int]) -> str:
+    """Say why tiles of m x m are not the fastest, or ""."""
+    best = min(cost, key=cost.__getitem__)
+    if best == m:
+        return ""
+    other = f"tiles of {best} x {best}" if best else "plain sums"
+    return f"costs as much as {cost[m] / 1e6:.2f} million multiply-adds, {other} {cost[best] / 1e6:.2f} million"
