@@ -19,7 +19,7 @@ from fastcnn_kernels import table
 #: One kernel call: op, floating-point operations, keywords except num_threads.
 Step = tuple[str, int, dict[str, Any]]
 
-BACKEND = Setting("backend", lambda: table.BACKENDS, table.unavailable)
+BACKEND = Setting("backend", lambda: table.BACKENDS, lambda name: table.unavailable(name))
 ALGORITHM = Setting("algorithm", lambda: table.ALGORITHMS)
 
 

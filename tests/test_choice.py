@@ -117,10 +117,10 @@ def test_several_products_of_an_input_gradient_share_a_copy():
     [
         (direct.SHORT_LENGTH, 500, 3, 1, 1, "direct"),
         (direct.SHORT_LENGTH + 1, 500, 3, 1, 1, "general"),
-        (100, direct.LARGEST_GRADIENT // 100, 20, 1, 1, "direct"),
-        (100, direct.LARGEST_GRADIENT // 100 + 1, 20, 1, 1, "general"),
-        (40, 10, 15, 1, 1, "direct"),
-        (40, 10, 14, 1, 1, "general"),
+        (100, direct.LARGEST_GRADIENT // 100, 110, 1, 1, "direct"),
+        (100, direct.LARGEST_GRADIENT // 100 + 1, 111, 1, 1, "general"),
+        (40, 10, 13, 1, 1, "direct"),  # 169 pixels for 400 sums
+        (40, 10, 12, 1, 1, "general"),
         (80, 80, 3, 3, 2, "direct"),
     ],
 )

@@ -140,7 +140,9 @@ def test_argument_beats_context_beats_process_beats_auto():
             assert kernel_in_use() == "numpy"
         assert kernel_in_use() == "cython"
         assert fc.explain("conv2d", X, W, backend="numpy").kernels == ["conv2d_numpy"]
-        assert fc.explain("conv2d", X, W, backend="auto").kernels == [table.kernels_of("conv2d")[0].name]
+        assert fc.explain("conv2d", X, W, backend="numba").kernels[0].endswith("_numba")
+        with fc.use_backend("numba"):
+            assert fc.explain("conv2d", X, W, backend="auto").kernels[0].endswith("_cython")
     assert kernel_in_use() == "numpy"
     fc.set_backend("auto")
     assert fc.get_backend() == "auto"
@@ -183,8 +185,8 @@ print(attempt(lambda: fc.conv2d(x, x).item()))
 @pytest.mark.parametrize("backend", table.BACKENDS)
 def test_environment_variable_chooses(python, backend):
     lines = python(SHOW, env={"FASTCNN_BACKEND": backend}).splitlines()
-    first = {row.backend: row.name for row in reversed(table.kernels_of("conv2d"))}[backend]
-    assert lines == [backend, f"['{first}']", "9.0"]
+    assert lines[::2] == [backend, "9.0"]
+    assert lines[1].endswith(f"_{backend}']")
 
 
 def test_environment_variable_empty_is_auto(python):
@@ -204,7 +206,7 @@ def test_bad_cpu_level_is_named(python):
 
 def test_one_selection_loop_serves_run_and_explain(monkeypatch):
     row = table.kernels_of("conv2d")[-1]
-    monkeypatch.setattr(dispatch, "select", lambda op, choice, call: (row, []))
+    monkeypatch.setattr(dispatch, "select", lambda op, choice, algorithm, call: (row, []))
     assert fc.explain("conv2d", X, W).kernels == [row.name]
     assert (fc.conv2d(X, W) == 18).all()
 

@@ -37,6 +37,8 @@ def test_every_row_of_an_op_has_the_same_arguments(op):
     for kernel in compiled:
         source = Path(import_module(kernel.module.rpartition(".")[0]).__file__).parent
         text = (source / ("cython_.pyx" if kernel.backend == "cython" else "numba_.py")).read_text()
-        header = re.search(rf"^def {kernel.function}\(\s*\*,\s*(.*?),?\s*\):", text, re.MULTILINE | re.DOTALL).group(1)
+        header = re.search(
+            rf"^def {kernel.function}\((?:\s*m, /,)?\s*\*,\s*(.*?),?\s*\):", text, re.MULTILINE | re.DOTALL
+        ).group(1)
         names = [re.sub(r" not None$", "", part.strip()).split()[-1] for part in re.split(r",(?![^\[]*\])", header)]
         assert names == expected, kernel.name

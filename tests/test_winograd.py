@@ -1,4 +1,4 @@
-"""Winograd's algorithm against the float64 oracle: accuracy gates, edges of tiles, what cannot be told from plain sums."""
+"""Winograd's algorithm against the float64 oracle: accuracy gates, edges of tiles, bad values."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from kernel_checks import WIDER, WINOGRAD, describe, row_id, run, takes
 GATES = {"winograd2": 3e-6, "winograd4": 2e-5}
 #: What was measured when the kernels landed (largest of the shapes below), times 1.5.
 MEASURED = {
-    ("winograd2", "conv2d"): 3.0e-7,
-    ("winograd2", "conv2d_grad_input"): 3.0e-7,
+    ("winograd2", "conv2d"): 5.4e-7,
+    ("winograd2", "conv2d_grad_input"): 5.4e-7,
     ("winograd2", "conv2d_grad_weight"): 1.2e-6,
-    ("winograd4", "conv2d"): 1.2e-6,
-    ("winograd4", "conv2d_grad_input"): 1.2e-6,
-    ("winograd4", "conv2d_grad_weight"): 2.5e-6,
+    ("winograd4", "conv2d"): 1.5e-6,
+    ("winograd4", "conv2d_grad_input"): 1.5e-6,
+    ("winograd4", "conv2d_grad_weight"): 2.0e-6,
 }
 
 

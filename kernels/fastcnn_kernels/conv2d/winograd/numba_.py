@@ -402,7 +402,7 @@ def weight_tasks(
 
 @threaded
 def share_weight_results(w, products, out, table, m, scratch, scratch_step, worker, workers):
-    """This worker's share of the results."""
+    """Turn products into results, this worker's share."""
     M, C, E = table[0, 4], table[0, 5], (m + 2) * (m + 2)
     NR, mr = panel_width(out), panel_rows(M)
     row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + 16
