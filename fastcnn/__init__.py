@@ -15,6 +15,7 @@ from fastcnn.dispatch import (
 )
 from fastcnn.memory import clear_cache, memory_stats, set_memory_limit
 from fastcnn.ops import conv2d, conv2d_backward, explain, linear, linear_backward, matmul
+from fastcnn.prepacked import prepack_conv2d
 from fastcnn.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "memory_stats",
     "models",
     "nn",
+    "prepack_conv2d",
     "set_algorithm",
     "set_backend",
     "set_memory_limit",

@@ -13,6 +13,7 @@ import numpy as np
 from fastcnn import checks
 from fastcnn.arrays import allocate, array, check_dtype, check_shape, output, ready
 from fastcnn.dispatch import Step
+from fastcnn.prepacked import Conv2dWeight
 
 Plan = tuple[list[Step], np.ndarray]
 Gradients = tuple[list[Step], tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]]
@@ -54,11 +55,14 @@ def _batched(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 4 else image[None]
 
 
-def conv2d(x, weight, bias, stride, padding, dilation, groups, out) -> Plan:
+def conv2d(x, weight, bias, stride, padding, dilation, groups, activation, max_pool, out) -> Plan:
     """Steps and result of `ops.conv2d`."""
+    packed = weight.packed if type(weight) is Conv2dWeight else None
     x, weight, geometry = _conv2d_arguments(x, weight, stride, padding, dilation, groups)
     bias = _bias(bias, x, weight)
-    result = output(out, geometry.y_shape, x, weight, bias)
+    activation = checks.activation_option(activation)
+    window, shape = checks.max_pool_option(max_pool, geometry.y_shape)
+    result = output(out, shape, x, weight, bias)
     if result.size == 0:
         return [], result
     call = {
@@ -67,6 +71,9 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups, out) -> Plan:
         "bias": None if bias is None else ready(bias, "bias"),
         "out": _batched(result),
         **geometry.options,
+        "activation": activation,
+        "max_pool": window,
+        "packed": packed,
     }
     return [("conv2d", geometry.work, call)], result
 

@@ -13,6 +13,9 @@ import numpy as np
 #: Stride, padding and dilation have to be below it: the sums the kernels form of them then fit 64 bits.
 OPTION_LIMIT = 2**31
 
+#: Names of the activations that a convolution may apply.
+ACTIVATIONS = ("relu", "relu6")
+
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
@@ -62,6 +65,27 @@ def padding_option(value: Any) -> str | tuple[int, int, int, int]:
             raise ValueError(message("padding", short(value), "an integer, a pair or ((top, bottom), (left, right))"))
         return (*pair(value[0], "padding", 0), *pair(value[1], "padding", 0))
     return (*pair(value, "padding", 0), *pair(value, "padding", 0))
+
+
+def activation_option(activation: Any) -> str | None:
+    """Check the name of an activation."""
+    if activation is None or (isinstance(activation, str) and activation in ACTIVATIONS):
+        return activation
+    expected = "one of None, " + ", ".join(map(repr, ACTIVATIONS))
+    if not isinstance(activation, str):
+        raise TypeError(message("activation", f"{short(activation)} ({type(activation).__name__})", expected))
+    raise ValueError(message("activation", repr(activation), expected))
+
+
+def max_pool_option(window: Any, shape: Shape) -> tuple[int, Shape]:
+    """Return the window over which maxima are taken, 1 for None, and what is left of a result of `shape`."""
+    if window is None:
+        return 1, shape
+    if integer(window, "max_pool", 1) != 2:
+        raise ValueError(message("max_pool", window, "None or 2"))
+    if min(shape[-2:]) < 2:
+        raise ValueError(message("max_pool", window, f"None for a result of {shape[-2]} x {shape[-1]} pixels"))
+    return 2, (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
 
 
 def mask_option(value: Any) -> tuple[bool, bool, bool]:

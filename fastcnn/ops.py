@@ -23,6 +23,8 @@ def conv2d(
     dilation: PairOption = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
+    max_pool: int | None = None,
     out: np.ndarray | None = None,
     backend: str | None = None,
 ) -> np.ndarray:
@@ -33,6 +35,7 @@ def conv2d(
     x : array_like of shape (N, C, H, W) or (C, H, W), float32 or float64
         Any strides; anything with ``__array__`` or ``__dlpack__`` in CPU memory.
     weight : array_like of shape (K, C/groups, R, S), dtype of x
+        What `prepack_conv2d` returned saves packing it again in every call.
     bias : array_like of shape (K,), dtype of x, optional
     stride : int or (int, int), default 1
         Vertical and horizontal, here and below.
@@ -42,6 +45,11 @@ def conv2d(
         Distance between filter taps.
     groups : int, default 1
         C and K are split into that many groups, which do not see each other.
+    activation : {None, "relu", "relu6"}, default None
+        Applied to the result before it is stored: max(y, 0), or that and min(y, 6). NaN stays.
+    max_pool : {None, 2}, default None
+        Store the maxima over windows of 2 x 2 with stride 2 instead: P and Q are halved, an odd last row or column is
+        dropped (``torch.nn.functional.max_pool2d(y, 2)``).
     out : ndarray of shape (N, K, P, Q) or (K, P, Q), dtype of x, optional
         Where the result goes. May overlap the inputs, at the price of a copy.
     backend : {"auto", "cython", "numba", "numpy"}, optional
@@ -63,7 +71,7 @@ def conv2d(
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    steps, result = calls.conv2d(x, weight, bias, stride, padding, dilation, groups, out)
+    steps, result = calls.conv2d(x, weight, bias, stride, padding, dilation, groups, activation, max_pool, out)
     dispatch.run(steps, backend)
     return deliver(result, out)
 

@@ -42,8 +42,9 @@ def test_500_random_layers_forward_and_gradients(dtype):
             "groups": layer.groups,
         }
         for backend in table.BACKENDS:
-            y = fc.conv2d(x, weight, bias, backend=backend, **options)
-            got = [y, *fc.conv2d_backward(dy, x, weight, backend=backend, **options)]
+            with fc.use_algorithm("direct"):  # the bound is that of plain sums
+                y = fc.conv2d(x, weight, bias, backend=backend, **options)
+                got = [y, *fc.conv2d_backward(dy, x, weight, backend=backend, **options)]
             for name, ours, theirs, bound in zip(("y", "dx", "dw", "db"), got, expected, bounds, strict=True):
                 # both may be wrong by the bound, in opposite directions
                 assert (abs(ours - theirs) <= 2 * bound).all(), f"{name} of {layer} on {backend}"

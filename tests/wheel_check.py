@@ -45,7 +45,13 @@ def check_archives(folder):
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT)  # builds the wheel from the sdist
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     sources = [f"{family}/{file}" for family in FAMILIES for file in ("cython_.pyx", "numba_.py")]
-    sources += ["gemm/micro.h", "gemm/micro_body.h", "gemm/micro.pxd", "fastcnn_kernels/cpu_probe.pyx"]
+    sources += [
+        "gemm/micro.h",
+        "gemm/micro_body.h",
+        "gemm/micro.pxd",
+        "conv2d/epilogue.pxd",
+        "fastcnn_kernels/cpu_probe.pyx",
+    ]
     with tarfile.open(sdist) as archive:
         check_names(archive.getnames(), [*sources, "fastcnn/py.typed", "LICENSE"])
     levels = [level.replace("-", "_") for level in cpu.LEVELS] if len(cpu.supported_levels()) > 1 else ["baseline"]

@@ -53,8 +53,9 @@ def cases_of(layer: Layer, bias: bool = False) -> list[Case]:
     if not bias:
         del forward["bias"]
     no_bias = {} if bias else {"bias": None}
+    plain = {"activation": None, "max_pool": 1, "packed": None}
     return [
-        Case(layer.name, layer.group, "conv2d", forward, options | no_bias, flops, Cg * R * S + bias),
+        Case(layer.name, layer.group, "conv2d", forward, options | plain | no_bias, flops, Cg * R * S + bias),
         Case(
             layer.name, layer.group, "conv2d_grad_input", {"dy": y, "weight": weight, "out": x}, options, flops,
             K // layer.groups * R * S,

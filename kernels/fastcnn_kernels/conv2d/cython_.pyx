@@ -22,6 +22,7 @@ import numpy as np
 
 from cython.parallel cimport prange
 
+from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
     put_steps, real, take_steps, transpose
@@ -29,6 +30,7 @@ from fastcnn_kernels.gemm.micro cimport (
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.memory import empty
 
@@ -67,24 +69,25 @@ cdef void pad_planes(
 
 cdef Py_ssize_t find_runs(
     Py_ssize_t pixel, Py_ssize_t columns, const Py_ssize_t* grid, const Py_ssize_t* source_steps,
-    const Py_ssize_t* out_steps, Py_ssize_t* run_start, Py_ssize_t* run_offset, Py_ssize_t* run_out,
+    const Py_ssize_t* out_steps, int pool, Py_ssize_t* run_start, Py_ssize_t* run_offset, Py_ssize_t* run_out,
 ) noexcept nogil:
     """Split pixels [pixel, pixel + columns) of the (N, P, Q) `grid` into runs contiguous in the planes.
 
     A run starts at column ``run_start[run]`` of the panel, reads ``run_offset[run]`` and writes ``run_out[run]``;
-    ``run_start[run_count]`` closes the list. Steps are those of one image, one row and one column.
+    ``run_start[run_count]`` closes the list. Steps are those of one image, one row and one column. With `pool` 2 a row
+    of the grid is a pair of rows: as many columns of the second one follow, run by run, without another ``run_out``.
     """
-    cdef Py_ssize_t P = grid[1], Q = grid[2], column = 0, runs = 0, n, p, q, length, offset, out
+    cdef Py_ssize_t P = grid[1], Q = grid[2], column = 0, runs = 0, n, p, q, length, offset, out, run
     while column < columns:
         q = (pixel + column) % Q
         p = (pixel + column) // Q % P
         n = (pixel + column) // (Q * P)
         length = min(Q - q, columns - column)
         offset = n * source_steps[0] + p * source_steps[1] + q
-        out = n * out_steps[0] + p * out_steps[1] + q * out_steps[2]
+        out = n * out_steps[0] + p * out_steps[1] + q // pool * out_steps[2]
         if (
             runs > 0 and out_steps[2] == 1 and offset - run_offset[runs - 1] == column - run_start[runs - 1]
-            and out - run_out[runs - 1] == column - run_start[runs - 1]
+            and (out - run_out[runs - 1]) * pool == column - run_start[runs - 1]
         ):
             column += length
             continue
@@ -93,7 +96,12 @@ cdef Py_ssize_t find_runs(
         run_out[runs] = out
         runs += 1
         column += length
-    run_start[runs] = columns
+    if pool == 2:
+        for run in range(runs):
+            run_start[runs + run] = columns + run_start[run]
+            run_offset[runs + run] = run_offset[run] + source_steps[1] // 2
+        runs *= 2
+    run_start[runs] = columns * pool
     return runs
 
 
@@ -112,26 +120,34 @@ cdef void shifted_tile(
 
 
 cdef void store_runs(
-    const real* tile, Py_ssize_t rows, real* out, Py_ssize_t out_row_step, Py_ssize_t column_step,
-    Py_ssize_t run_count, const Py_ssize_t* run_start, const Py_ssize_t* run_out,
+    real* tile, Py_ssize_t rows, real* out, Py_ssize_t out_row_step, Py_ssize_t column_step, Py_ssize_t run_count,
+    const Py_ssize_t* run_start, const Py_ssize_t* run_out, int activation, int pool, real* pooled,
 ) noexcept nogil:
-    """Store a tile run by run."""
-    cdef Py_ssize_t i, run, start
+    """Store a tile run by run, activated, pooled if `pool` is 2; `pooled` is scratch for a row."""
+    cdef Py_ssize_t i, run, start, columns = run_start[run_count] // pool
     cdef int NR = panel_width(tile)
+    cdef real* row
     for i in range(rows):
-        for run in range(run_count):
+        row = tile + i * NR
+        if pool == 2:
+            pool_rows(row, row + columns, pooled, columns // 2)
+            row = pooled
+        activate(row, 1, 0, columns // pool, activation)
+        for run in range(run_count // pool):
             start = run_start[run]
             put_steps(
-                out + i * out_row_step + run_out[run], tile + i * NR + start, column_step, run_start[run + 1] - start
+                out + i * out_row_step + run_out[run], row + start // pool, column_step,
+                (run_start[run + 1] - start) // pool,
             )
 
 
 cdef void shifted_gemm(
     const real* source, const real* weight, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
-    const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset, const Py_ssize_t* blocks, real* scratch,
-    Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset, int activation, int pool,
+    const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
-    """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
+    """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
@@ -144,9 +160,9 @@ cdef void shifted_gemm(
     cdef const Py_ssize_t* out_steps = table + 18
     cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], plane = shape[1] * shape[2]
     cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2]
-    cdef int NR = panel_width(source), mr = panel_rows(M)
+    cdef int NR = panel_width(source), mr = panel_rows(M), span = NR // pool
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
-    cdef Py_ssize_t pixel_panels = (pixels + NR - 1) // NR
+    cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
     cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel
     cdef Py_ssize_t step, l0, count
@@ -154,7 +170,8 @@ cdef void shifted_gemm(
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
     cdef real* weights = packed + JB * NR * LB
-    cdef real* sums = weights + (0 if a_packed != NULL else mr * LB)
+    cdef real* pooled = weights + (0 if a_packed != NULL else mr * LB)
+    cdef real* sums = pooled + NR
     cdef real* c
     cdef const real* a
     cdef bint dense
@@ -165,9 +182,9 @@ cdef void shifted_gemm(
         panels = min(JB, pixel_panels - first)
         for panel in range(panels):
             run_start = counts + JB + panel * (3 * NR + 1)
-            pixel = (first + panel) * NR
+            pixel = (first + panel) * span
             counts[panel] = find_runs(
-                pixel, min(NR, pixels - pixel), shape, source_steps, out_steps, run_start, run_start + NR + 1,
+                pixel, min(span, pixels - pixel), shape, source_steps, out_steps, pool, run_start, run_start + NR + 1,
                 run_start + 2 * NR + 1,
             )
         for step in range((L + LB - 1) // LB):
@@ -191,53 +208,61 @@ cdef void shifted_gemm(
                     a = weights
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
-                    pixel = (first + panel) * NR
+                    pixel = (first + panel) * span
                     dense = (
                         out_steps[2] == 1 and out_steps[1] == shape[2] and i + mr <= M and pixel + NR <= pixels
-                        and pixel // plane == (pixel + NR - 1) // plane
+                        and pixel // plane == (pixel + NR - 1) // plane and pool == 1
                     )
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     if dense:
                         c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
                     shifted_tile(
-                        mr, min(mr, M - i), min(NR, pixels - pixel), count, a, packed + panel * NR * count,
+                        mr, min(mr, M - i), pool * min(span, pixels - pixel), count, a, packed + panel * NR * count,
                         bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
                     )
-                    if l0 + count == L and not dense:
+                    if l0 + count < L:
+                        continue
+                    if dense:
+                        activate(c, mr, out_steps[3], NR, activation)
+                    else:
                         store_runs(
                             c, min(mr, M - i), out + (g * M + i) * out_steps[3], out_steps[3], out_steps[2],
-                            counts[panel], run_start, run_start + 2 * NR + 1,
+                            counts[panel], run_start, run_start + 2 * NR + 1, activation, pool, pooled,
                         )
 
 
 def run_product(
     product, const real[::1] source not None, const real[::1] weight not None, const real[::1] bias,
-    real[::1] out not None, int num_threads,
+    real[::1] out not None, int activation, int pool, packed, int num_threads,
 ):
     """Allocate the workspace of one `shifted_gemm` and run it; `product` is a `geometry.Product`."""
     cdef const Py_ssize_t[:, ::1] table = product.table
     cdef const Py_ssize_t[::1] source_offset = product.source_offset, weight_offset = product.weight_offset
     cdef Py_ssize_t out_start = product.out_start
     cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5]
-    cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2], worker
+    cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
     cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
     cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
-    cdef bint packs = (pixels + NR - 1) // NR > JB
-    cdef Py_ssize_t scratch_step = JB * LB * NR + (0 if packs else mr * LB) + tiles * mr * NR
+    cdef bint packs = packed is not None or (pixels + NR - 1) // NR > JB
+    cdef Py_ssize_t scratch_step = JB * LB * NR + (0 if packs else mr * LB) + NR + tiles * mr * NR
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(groups * ((M + mr - 1) // mr) * mr * L if packs else 1, dtype)
+    order = ("plain", mr, M)
+    filters, filled = room(packed, order, groups * ((M + mr - 1) // mr) * mr * L if packs else 1, dtype)
+    cdef real[::1] a_packed = filters
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
-    if packs:
+    if packs and not filled:
         for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
             pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
+        keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
             &source[0], &weight[0], &a_packed[0] if packs else NULL, bias_start, &out[0] + out_start, &table[0, 0],
-            &source_offset[0], &weight_offset[0], &blocks[0], &scratch[0], scratch_step, &runs[0], worker, num_threads,
+            &source_offset[0], &weight_offset[0], activation, pool, &blocks[0], &scratch[0], scratch_step, &runs[0],
+            worker, num_threads,
         )
 
 
@@ -273,22 +298,26 @@ def planes_of(planes, image, num_threads):
     return target
 
 
-def run_plan(plan, image, weight, bias, out, num_threads):
+def run_plan(plan, image, weight, bias, out, activation, pool, packed, num_threads):
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
     source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
         out[...] = 0
     for product in plan.products:
-        run_product(product, source, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+        run_product(
+            product, source, weight.reshape(-1), bias, out.reshape(-1), activation, pool, packed, num_threads
+        )
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight.reshape(-1), num_threads):
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, max_pool)
+    if plan.planes.pads and remembered(packed, "nonfinite", any_nonfinite, weight.reshape(-1), num_threads):
         return False
-    run_plan(plan, x, weight, bias, out, num_threads)
+    run_plan(plan, x, weight, bias, out, geometry.ACTIVATIONS[activation], max_pool, packed, num_threads)
     return True
 
 
@@ -298,7 +327,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
-    run_plan(plan, dy, weight, None, out, num_threads)
+    run_plan(plan, dy, weight, None, out, 0, 1, None, num_threads)
     return True
 
 
@@ -357,7 +386,7 @@ cdef void weight_product(
         while pixel < end:
             count = min(LB, end - pixel)
             run_count = find_runs(
-                pixel, count, shape, source_steps, pixel_steps, run_start, run_offset, run_offset + LB,
+                pixel, count, shape, source_steps, pixel_steps, 1, run_start, run_offset, run_offset + LB,
             )
             for panel in range(first, min(panels, first + JB)):
                 for run in range(run_count):

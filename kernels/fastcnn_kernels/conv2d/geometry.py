@@ -10,6 +10,8 @@ import numpy as np
 
 from fastcnn_kernels.memory import planned
 
+#: Number of an activation in the kernels.
+ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
 #: A padded copy may hold this many times the elements of image and result, plus a few: real layers stay under 3.
 SPARSEST = 16
 
@@ -72,6 +74,11 @@ def offset_sums(*axes):
     return total
 
 
+def before_pooling(out_shape, max_pool):
+    """Shape of the sums of which ``out`` holds the maxima over windows; what no window holds is not computed."""
+    return *out_shape[:2], out_shape[2] * max_pool, out_shape[3] * max_pool
+
+
 def padded_bias(bias, groups, M, mr):
     """Bias with as many rows in each group as the packed weights have: register tiles read whole panels of it."""
     if bias is None or M % mr == 0:
@@ -82,9 +89,9 @@ def padded_bias(bias, groups, M, mr):
 
 
 @planned
-def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups):
-    """Plan of ``conv2d``, and of ``conv2d_grad_weight``."""
-    (N, C, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, pool=1):
+    """Plan of ``conv2d``, and of ``conv2d_grad_weight``; with `pool`, rows of sums are counted in pairs."""
+    (N, C, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
     row_step = sh if R == 1 else 1
@@ -93,10 +100,10 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups)
     column_taps = [s * dw % sw * planes.width + s * dw // sw for s in range(S)]
     product = Product(
         _table(
-            (N, P, Q, groups, K // groups, Cg * R * S),
-            (C * plane, sh // row_step * planes.pitch, Cg * plane),
+            (N, P // pool, Q, groups, K // groups, Cg * R * S),
+            (C * plane, pool * (sh // row_step) * planes.pitch, Cg * plane),
             (Cg * R * S, K // groups * Cg * R * S),
-            (K * P * Q, Q, 1, P * Q),
+            (K * P * Q // pool**2, Q // pool, 1, P * Q // pool**2),
         ),
         offset_sums(np.arange(Cg) * plane, np.arange(R) * dh * planes.pitch, column_taps),
         np.arange(Cg * R * S, dtype=np.intp),
@@ -163,14 +170,14 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
     return Plan(planes, tuple(products), covers_out)
 
 
-def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
+def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):
     """Decline layers whose padded copy would be mostly zeros that no other row stores: huge padding or dilation."""
     (R, S), (sh, sw), (dh, dw) = (out if weight is None else weight).shape[2:], stride, dilation
     if x is None:  # the input gradient pads dy
         (H, W), image = out.shape[2:], dy.shape
         rows, columns = (H - 1 + (R - 1) * dh) // sh + 2, (W - 1 + (S - 1) * dw) // sw + 2
     else:
-        (P, Q), image = (out if dy is None else dy).shape[2:], x.shape
+        (_, _, P, Q), image = before_pooling(out.shape, max_pool) if dy is None else dy.shape, x.shape
         rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1
     stored = image[2] * image[3] + out.shape[2] * out.shape[3]
     if rows * columns <= SPARSEST * stored + 4096:

@@ -8,6 +8,8 @@ import numpy as np
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
@@ -50,11 +52,12 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, width, stride
 
 
 @compiled
-def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, run_offset, run_out):
+def find_runs(pixel, columns, P, Q, source_steps, out_steps, pool, runs, run_start, run_offset, run_out):
     """Split pixels [pixel, pixel + columns) of the (N, P, Q) grid into runs contiguous in the planes.
 
     A run starts at column ``run_start[run]`` of the panel, reads ``run_offset[run]`` and writes ``run_out[run]``;
-    ``run_start[run_count]`` closes the list. Steps are those of one image, one row and one column.
+    ``run_start[run_count]`` closes the list. Steps are those of one image, one row and one column. With `pool` 2 a row
+    of the grid is a pair of rows: as many columns of the second one follow, run by run, without another ``run_out``.
     """
     column = 0
     count = 0
@@ -64,12 +67,12 @@ def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, ru
         n = (pixel + column) // (Q * P)
         length = min(Q - q, columns - column)
         offset = n * source_steps[0] + p * source_steps[1] + q
-        out = n * out_steps[0] + p * out_steps[1] + q * out_steps[2]
+        out = n * out_steps[0] + p * out_steps[1] + q // pool * out_steps[2]
         if (
             count > 0
             and out_steps[2] == 1
             and offset - runs[run_offset + count - 1] == column - runs[run_start + count - 1]
-            and out - runs[run_out + count - 1] == column - runs[run_start + count - 1]
+            and (out - runs[run_out + count - 1]) * pool == column - runs[run_start + count - 1]
         ):
             column += length
             continue
@@ -78,7 +81,12 @@ def find_runs(pixel, columns, P, Q, source_steps, out_steps, runs, run_start, ru
         runs[run_out + count] = out
         count += 1
         column += length
-    runs[run_start + count] = columns
+    if pool == 2:
+        for run in range(count):
+            runs[run_start + count + run] = columns + runs[run_start + run]
+            runs[run_offset + count + run] = runs[run_offset + run] + source_steps[1] // 2
+        count *= 2
+    runs[run_start + count] = columns * pool
     return count
 
 
@@ -94,15 +102,23 @@ def shifted_tile(mr, rows, columns, L, a, a_start, b, b_start, bias, bias_start,
 
 
 @compiled
-def store_runs(tile, tile_start, rows, out, out_start, out_row_step, column_step, run_count, runs, run_start, run_out):
-    """Store a tile run by run."""
-    NR = panel_width(tile)
+def store_runs(
+    tile, tile_start, rows, out, out_start, out_row_step, column_step, run_count, runs, run_start, run_out, activation,
+    pool, pooled,
+):  # fmt: skip
+    """Store a tile run by run, activated, pooled if `pool` is 2; `pooled` is scratch for a row."""
+    NR, columns = panel_width(tile), runs[run_start + run_count] // pool
     for i in range(rows):
-        for run in range(run_count):
+        row = tile_start + i * NR
+        if pool == 2:
+            pool_rows(tile, row, row + columns, tile, pooled, columns // 2)
+            row = pooled
+        activate(tile, row, 1, 0, columns // pool, activation)
+        for run in range(run_count // pool):
             start = runs[run_start + run]
             put_steps(
-                out, out_start + i * out_row_step + runs[run_out + run], column_step, tile, tile_start + i * NR + start,
-                runs[run_start + run + 1] - start,
+                out, out_start + i * out_row_step + runs[run_out + run], column_step, tile, row + start // pool,
+                (runs[run_start + run + 1] - start) // pool,
             )  # fmt: skip
 
 
@@ -123,10 +139,10 @@ def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
 
 @threaded
 def shifted_gemm(
-    source, weight, a_packed, packs, bias, has_bias, out, out_start, table, source_offset, weight_offset, blocks,
-    scratch, scratch_step, runs, worker, workers,
+    source, weight, a_packed, packs, bias, has_bias, out, out_start, table, source_offset, weight_offset, activation,
+    pool, blocks, scratch, scratch_step, runs, worker, workers,
 ):  # fmt: skip
-    """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q].
+    """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
@@ -138,14 +154,16 @@ def shifted_gemm(
     IB, JB, LB = blocks[0], blocks[1], blocks[2]
     plane, pixels = P * Q, shape[0] * P * Q
     NR, mr = panel_width(source), panel_rows(M)
-    row_panels, pixel_panels = (M + mr - 1) // mr, (pixels + NR - 1) // NR
+    span = NR // pool
+    row_panels, pixel_panels = (M + mr - 1) // mr, (pixels + span - 1) // span
     a_size = row_panels * mr * L
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (pixel_panels + JB - 1) // JB
     tasks = groups * j_blocks * i_blocks
     counts = worker * JB * (3 * NR + 2)
     packed = worker * scratch_step
     weights = packed + JB * NR * LB
-    sums = weights + (0 if packs else mr * LB)
+    pooled = weights + (0 if packs else mr * LB)
+    sums = pooled + NR
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
         first = task // i_blocks % j_blocks * JB
@@ -153,10 +171,10 @@ def shifted_gemm(
         panels = min(JB, pixel_panels - first)
         for panel in range(panels):
             run_start = counts + JB + panel * (3 * NR + 1)
-            pixel = (first + panel) * NR
+            pixel = (first + panel) * span
             runs[counts + panel] = find_runs(
-                pixel, min(NR, pixels - pixel), P, Q, source_steps, out_steps, runs, run_start, run_start + NR + 1,
-                run_start + 2 * NR + 1,
+                pixel, min(span, pixels - pixel), P, Q, source_steps, out_steps, pool, runs, run_start,
+                run_start + NR + 1, run_start + 2 * NR + 1,
             )  # fmt: skip
         for step in range((L + LB - 1) // LB):
             l0 = step * LB
@@ -181,7 +199,7 @@ def shifted_gemm(
                     a, a_start = scratch, weights
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
-                    pixel = (first + panel) * NR
+                    pixel = (first + panel) * span
                     tile = packed + panel * NR * count
                     if (
                         out_steps[2] == 1
@@ -189,43 +207,48 @@ def shifted_gemm(
                         and rows == mr
                         and pixel + NR <= pixels
                         and pixel // plane == (pixel + NR - 1) // plane
+                        and pool == 1
                     ):
                         shifted_tile(
                             mr, rows, NR, count, a, a_start, scratch, tile, bias,
                             g * M + i, has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
                         )  # fmt: skip
+                        if l0 + count == L:
+                            activate(out, out_row + runs[run_start + 2 * NR + 1], mr, out_steps[3], NR, activation)
                         continue
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     shifted_tile(
-                        mr, rows, min(NR, pixels - pixel), count, a, a_start, scratch, tile,
+                        mr, rows, pool * min(span, pixels - pixel), count, a, a_start, scratch, tile,
                         bias, g * M + i, has_bias, scratch, c, NR, l0 > 0,
                     )  # fmt: skip
                     if l0 + count == L:
                         store_runs(
                             scratch, c, rows, out, out_row, out_steps[3], out_steps[2], runs[counts + panel], runs,
-                            run_start, run_start + 2 * NR + 1,
+                            run_start, run_start + 2 * NR + 1, activation, pool, pooled,
                         )  # fmt: skip
 
 
-def run_product(product, source, weight, bias, out, num_threads):
+def run_product(product, source, weight, bias, out, activation, pool, packed, num_threads):
     """Allocate the workspace of one `shifted_gemm` and run it; `product` is a `geometry.Product`."""
     N, P, Q, groups, M, L = product.table[0].tolist()
-    NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    blocks = product_blocks(groups, M, N * P * Q, L, mr, NR, out.itemsize)
+    NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q * pool
+    blocks = product_blocks(groups, M, pixels, L, mr, NR, out.itemsize)
     IB, JB, LB = blocks.tolist()
-    packs = -(-N * P * Q // NR) > JB
-    scratch_step = JB * LB * NR + (0 if packs else mr * LB) + (IB * JB if LB < L else 1) * mr * NR
-    a_packed = empty(groups * -(-M // mr) * mr * L if packs else 1, out.dtype)
+    packs = packed is not None or -(-pixels // NR) > JB
+    scratch_step = JB * LB * NR + (0 if packs else mr * LB) + NR + (IB * JB if LB < L else 1) * mr * NR
+    order = ("plain", mr, M)
+    a_packed, filled = room(packed, order, groups * -(-M // mr) * mr * L if packs else 1, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
-    if packs:
+    if packs and not filled:
         pack_weights(
             packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset
         )
+        keep(packed, order, a_packed)
     shifted_gemm(
         num_threads, source, weight, a_packed, packs, a_packed if bias is None else bias, bias is not None, out,
-        product.out_start, product.table, product.source_offset, product.weight_offset, blocks, scratch, scratch_step,
-        runs,
+        product.out_start, product.table, product.source_offset, product.weight_offset, activation, pool, blocks,
+        scratch, scratch_step, runs,
     )  # fmt: skip
 
 
@@ -264,22 +287,27 @@ def planes_of(planes, image, num_threads):
     return target
 
 
-def run_plan(plan, image, weight, bias, out, num_threads):
+def run_plan(plan, image, weight, bias, out, activation, pool, packed, num_threads):
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
     source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
         out[...] = 0
     for product in plan.products:
-        run_product(product, source, flat(weight), None if bias is None else flat(bias), flat(out), num_threads)
+        run_product(
+            product, source, flat(weight), None if bias is None else flat(bias), flat(out), activation, pool, packed,
+            num_threads,
+        )  # fmt: skip
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):  # fmt: skip
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(flat(weight), num_threads):
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, max_pool)
+    if plan.planes.pads and remembered(packed, "nonfinite", any_nonfinite, flat(weight), num_threads):
         return False
-    run_plan(plan, x, weight, bias, out, num_threads)
+    run_plan(plan, x, weight, bias, out, geometry.ACTIVATIONS[activation], max_pool, packed, num_threads)
     return True
 
 
@@ -289,7 +317,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
     if plan.planes.pads and any_nonfinite(flat(weight), num_threads):
         return False
-    run_plan(plan, dy, weight, None, out, num_threads)
+    run_plan(plan, dy, weight, None, out, 0, 1, None, num_threads)
     return True
 
 
@@ -345,7 +373,7 @@ def weight_product(
         while pixel < end:
             count = min(LB, end - pixel)
             run_count = find_runs(
-                pixel, count, P, Q, source_steps, pixel_steps, runs, run_start, run_offset, run_offset + LB
+                pixel, count, P, Q, source_steps, pixel_steps, 1, runs, run_start, run_offset, run_offset + LB
             )
             for panel in range(first, min(panels, first + JB)):
                 for run in range(run_count):

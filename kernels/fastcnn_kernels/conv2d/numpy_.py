@@ -6,6 +6,8 @@ einsum over channels. Only the part of the rectangle inside the image takes part
 
 import numpy as np
 
+from fastcnn_kernels.conv2d.geometry import before_pooling
+
 
 def tap_slices(size, out_size, stride, before, offset):
     """Output range and input slice along one axis for the tap at `offset` (= r * dilation).
@@ -39,12 +41,18 @@ def group_slices(groups, *sizes):
         yield tuple(slice(g * (size // groups), (g + 1) * (size // groups)) for size in sizes)
 
 
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads):
     """Forward convolution."""
-    out[...] = 0 if bias is None else bias[:, None, None]
-    for r, s, po, qo, hi, wi in taps(x.shape[2:], out.shape[2:], weight.shape[2:], stride, padding, dilation):
-        for k, c in group_slices(groups, out.shape[1], x.shape[1]):
-            out[:, k, po, qo] += np.einsum("nchw,kc->nkhw", x[:, c, hi, wi], weight[k, :, r, s])
+    y = out if max_pool == 1 else np.empty(before_pooling(out.shape, max_pool), out.dtype)
+    y[...] = 0 if bias is None else bias[:, None, None]
+    for r, s, po, qo, hi, wi in taps(x.shape[2:], y.shape[2:], weight.shape[2:], stride, padding, dilation):
+        for k, c in group_slices(groups, y.shape[1], x.shape[1]):
+            y[:, k, po, qo] += np.einsum("nchw,kc->nkhw", x[:, c, hi, wi], weight[k, :, r, s])
+    if activation is not None:
+        np.clip(y, 0, None if activation == "relu" else 6, out=y)
+    if max_pool > 1:
+        N, K, P, Q = out.shape
+        y.reshape(N, K, P, max_pool, Q, max_pool).max(axis=(3, 5), out=out)
 
 
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):

@@ -20,6 +20,7 @@ import numpy as np
 
 from cython.parallel cimport prange
 
+from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, add_chunks, copy_run, direct, dot, even_tile,
     pack_rows, panel_rows, panel_width, real, split_row, store_tile, take_steps
@@ -27,8 +28,9 @@ from fastcnn_kernels.gemm.micro cimport (
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
-from fastcnn_kernels.conv2d.geometry import padded_bias
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
 
@@ -74,21 +76,35 @@ cdef void pad_block(
 cdef void direct_product(
     const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
     const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB, real* tile,
+    int activation, int pool, real* sums,
 ) noexcept nogil:
-    """One block of output rows of one product, for all M output channels of a group."""
+    """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t P = product[0], Q = product[1], pixels = (min(PB, P - p) - 1) * width + Q
+    cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
     cdef Py_ssize_t tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
-    cdef Py_ssize_t pixel, i, step, panel
+    cdef Py_ssize_t pixel, i, step, panel, h
     for step in range((pixels + tile_width - 1) // tile_width):
         pixel = step * tile_width
         for panel in range((M + mr - 1) // mr):
             i = panel * mr
             direct(mr, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
-            store_tile(
-                tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
-                out + i * product[6] + p * product[4], product[4], product[5], product[6],
-            )
+            activate(tile, min(mr, M - i), tile_width, tile_width, activation)
+            if pool == 2:
+                store_tile(
+                    tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1, rows * Q
+                )
+            else:
+                store_tile(
+                    tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
+                    out + i * product[6] + p * product[4], product[4], product[5], product[6],
+                )
+    if pool == 2:
+        for i in range(M):
+            for h in range(rows // 2):
+                pool_rows(
+                    sums + (i * rows + 2 * h) * Q, sums + (i * rows + 2 * h + 1) * Q,
+                    out + i * product[6] + (p // 2 + h) * product[4], Q // 2,
+                )
 
 
 cdef void pack_filters(
@@ -112,7 +128,8 @@ cdef void pack_filters(
 cdef void direct_blocks(
     const real* image, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
     const Py_ssize_t* phases, Py_ssize_t F, const Py_ssize_t* products, const Py_ssize_t* offset,
-    Py_ssize_t product_count, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t product_count, int activation, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the blocks (n, g, rows): pad, then every product.
 
@@ -140,13 +157,13 @@ cdef void direct_blocks(
                 planes, a_packed + product[8] + g * a_size,
                 bias + g * ((M + mr - 1) // mr * mr) if bias != NULL else NULL,
                 out + product[2] + n * product[3] + g * M * product[6], product, offset + product[9], L, M, width, p,
-                PB, tile,
+                PB, tile, activation, <int>table[15], planes + table[14],
             )
 
 
 def run_plan(
     plan, const real[:, :, :, ::1] image not None, const real[::1] weight not None, const real[::1] bias,
-    real[::1] out not None, int num_threads,
+    real[::1] out not None, int activation, packed, int num_threads,
 ):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     cdef const Py_ssize_t[::1] table = plan.table, weight_steps = plan.weight_steps, offset = plan.offset
@@ -155,7 +172,9 @@ def run_plan(
     cdef Py_ssize_t product_count = products.shape[0], F = phases.shape[0], worker
     cdef Py_ssize_t scratch_step = MR * 4 * panel_width(&image[0, 0, 0, 0]) + <Py_ssize_t>plan.scratch_size
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(plan.packed_size, dtype)
+    order = ("plain", panel_rows(table[2]), table[2])
+    filters, filled = room(packed, order, plan.packed_size, dtype)
+    cdef real[::1] a_packed = filters
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef const real[::1] bias_panels = padded_bias(
         None if bias is None else np.asarray(bias), table[1], table[2], panel_rows(table[2])
@@ -165,25 +184,29 @@ def run_plan(
         np.asarray(out)[...] = 0
     if product_count == 0:
         return
-    with nogil:
-        pack_filters(
-            &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
-            &weight_offset[0],
-        )
+    if not filled:
+        with nogil:
+            pack_filters(
+                &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
+                &weight_offset[0],
+            )
+        keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         direct_blocks(
             &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0], &phases[0, 0], F, &products[0, 0],
-            &offset[0], product_count, &scratch[0], scratch_step, worker, num_threads,
+            &offset[0], product_count, activation, &scratch[0], scratch_step, worker, num_threads,
         )
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, max_pool)
+    if plan.pads and remembered(packed, "nonfinite", any_nonfinite, weight.reshape(-1), num_threads):
         return False
-    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), num_threads)
+    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), ACTIVATIONS[activation], packed, num_threads)
     return True
 
 
@@ -193,7 +216,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
-    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), num_threads)
+    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), 0, None, num_threads)
     return True
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn_kernels.conv2d.direct import blocking
-from fastcnn_kernels.conv2d.geometry import offset_sums, remainder_taps
+from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
 from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
@@ -33,14 +33,17 @@ class Product(NamedTuple):
 class Plan(NamedTuple):
     """One call; `phases` has a row (remainder a, remainder b) for each plane of a channel."""
 
-    table: np.ndarray  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks
+    table: (
+        np.ndarray
+    )  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks,
+    #                    elements of the planes of one task with the slack behind them, 2 if windows of 2 x 2 are pooled
     phases: np.ndarray
     weight_steps: np.ndarray  # of m and of the group
     products: np.ndarray  # per product: its table, its L, start of its packed weights, start in the offset tables
     offset: np.ndarray  # offsets of all products, one after the other
     weight_offset: np.ndarray
     packed_size: int  # elements of all products' packed weights
-    scratch_size: int  # elements of the planes of one task, and the slack behind them
+    scratch_size: int  # elements of a task: planes, slack, and the sums that wait to be pooled
     covers_out: bool
     pads: bool
 
@@ -54,7 +57,7 @@ def _axis(size, count, stride, before, offsets):
     return phases, taps, extra, pads
 
 
-def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR):
+def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR, pool=1):
     """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows."""
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
@@ -62,8 +65,12 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     F = len(phases_h) * len(phases_w)
     width = Q + extra_w
     PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
+    PB += PB % pool
     rows = PB + extra_h
-    table = np.array([N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB)], np.intp)
+    planes_size = channels * F * rows * width + SLACK
+    table = np.array(
+        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool], np.intp
+    )
     phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
     built = [product(F * rows * width, rows * width, width) for product in products]
     lengths = [product.offset.size for product in built]
@@ -82,7 +89,7 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
         np.concatenate([none, *(product.offset for product in built)]),
         np.concatenate([none, *(product.weight_offset for product in built)]),
         int(rows_packed * starts[-1]),
-        channels * F * rows * width + SLACK,
+        planes_size + (M * PB * Q if pool == 2 else 0),
         covers_out,
         pads_h or pads_w,
     )
@@ -97,9 +104,9 @@ def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
 
 
 @planned
-def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, pool=1):
     """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``; MR is the height of the register tile."""
-    (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+    (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     rows_axis = _axis(H, P, sh, top, [r * dh for r in range(R)])
     columns_axis = _axis(W, Q, sw, left, [s * dw for s in range(S)])
@@ -107,14 +114,14 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups,
     def product(channel, plane, width):
         taps = _tap_offsets(rows_axis[1], columns_axis[1], len(columns_axis[0]), plane, width)
         return Product(
-            np.array([P, Q, 0, K * P * Q, Q, 1, P * Q], np.intp),
+            np.array([P, Q, 0, K * P * Q // pool**2, Q // pool, 1, P * Q // pool**2], np.intp),
             offset_sums(np.arange(Cg) * channel, taps),
             np.arange(Cg * R * S, dtype=np.intp),
         )
 
     return _plan(
         (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), rows_axis, columns_axis, [product],
-        (Cg * R * S, K // groups * Cg * R * S), True, MR,
+        (Cg * R * S, K // groups * Cg * R * S), True, MR, pool,
     )  # fmt: skip
 
 
@@ -157,9 +164,11 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
     )  # fmt: skip
 
 
-def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):
+def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
     """Decline layers on which the general kernel is faster; the limits are `blocking`'s."""
-    if sparse := general_refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy):
+    if sparse := general_refuses(
+        out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy, max_pool=max_pool
+    ):
         return sparse
     if weight is None:  # the weight gradient: M x L dot products over the pixels
         M, L, pixels = dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1]

@@ -7,9 +7,11 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.direct import blocking, geometry
-from fastcnn_kernels.conv2d.geometry import padded_bias
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
+from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
@@ -93,12 +95,13 @@ def store_tile(
 @compiled
 def direct_product(
     planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
-    L, M, width, p, PB, tile, tile_start,
+    L, M, width, p, PB, tile, tile_start, activation, pool, sums,
 ):  # fmt: skip
-    """One block of output rows of one product, for all M output channels of a group."""
+    """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     mr = panel_rows(M)
     P, Q = product[0], product[1]
-    pixels = (min(PB, P - p) - 1) * width + Q
+    rows = min(PB, P - p)
+    pixels = (rows - 1) * width + Q
     tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
     for step in range((pixels + tile_width - 1) // tile_width):
         pixel = step * tile_width
@@ -108,10 +111,22 @@ def direct_product(
                 mr, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
                 bias_start + i, has_bias, tile, tile_start,
             )  # fmt: skip
-            store_tile(
-                tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
-                out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
-            )  # fmt: skip
+            activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
+            if pool == 2:
+                store_tile(
+                    tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile, sums + i * rows * Q,
+                    Q, 1, rows * Q,
+                )  # fmt: skip
+            else:
+                store_tile(
+                    tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
+                    out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+                )  # fmt: skip
+    if pool == 2:
+        for i in range(M):
+            for h in range(rows // 2):
+                top = sums + (i * rows + 2 * h) * Q
+                pool_rows(tile, top, top + Q, out, out_start + i * product[6] + (p // 2 + h) * product[4], Q // 2)
 
 
 @compiled
@@ -132,8 +147,9 @@ def pack_filters(weight, a_packed, groups, M, products, weight_steps, weight_off
 
 @threaded
 def direct_blocks(
-    image, a_packed, bias, has_bias, out, table, phases, products, offset, scratch, scratch_step, worker, workers
-):
+    image, a_packed, bias, has_bias, out, table, phases, products, offset, activation, scratch, scratch_step, worker,
+    workers,
+):  # fmt: skip
     """Do this worker's share of the blocks (n, g, rows): pad, then every product.
 
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
@@ -159,35 +175,40 @@ def direct_blocks(
             direct_product(
                 scratch, planes, a_packed, product[8] + g * a_size, bias, g * ((M + mr - 1) // mr * mr), has_bias, out,
                 product[2] + n * product[3] + g * M * product[6], product, offset, product[9], L, M, width, p, PB,
-                scratch, tile,
+                scratch, tile, activation, table[15], planes + table[14],
             )  # fmt: skip
 
 
-def run_plan(plan, image, weight, bias, out, num_threads):
+def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     groups, M = plan.table[1:3].tolist()
     scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
-    a_packed = empty(plan.packed_size, out.dtype)
+    order = ("plain", panel_rows(M), M)
+    a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
         out[...] = 0
     if len(plan.products) == 0:
         return
     bias = padded_bias(bias, groups, M, panel_rows(M))
-    pack_filters(flat(weight), a_packed, groups, M, plan.products, plan.weight_steps, plan.weight_offset)
+    if not filled:
+        pack_filters(flat(weight), a_packed, groups, M, plan.products, plan.weight_steps, plan.weight_offset)
+        keep(packed, order, a_packed)
     direct_blocks(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
-        plan.table, plan.phases, plan.products, plan.offset, scratch, scratch_step,
+        plan.table, plan.phases, plan.products, plan.offset, activation, scratch, scratch_step,
     )  # fmt: skip
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):  # fmt: skip
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
-    if plan.pads and any_nonfinite(flat(weight), num_threads):
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, max_pool)
+    if plan.pads and remembered(packed, "nonfinite", any_nonfinite, flat(weight), num_threads):
         return False
-    run_plan(plan, x, weight, bias, out, num_threads)
+    run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
     return True
 
 
@@ -197,7 +218,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
-    run_plan(plan, dy, weight, None, out, num_threads)
+    run_plan(plan, dy, weight, None, out, 0, None, num_threads)
     return True
 
 

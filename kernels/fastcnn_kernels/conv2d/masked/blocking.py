@@ -24,6 +24,11 @@ def tiles_per_task(tiles: int, channels: int, tile_bytes: int, tasks_per_tile: i
     return -(-tiles // blocks)
 
 
+def rows_per_task(tiles: int, tile_width: int, width: int, rows: int) -> int:
+    """Rows of a task whose windows are pooled: as many as its tiles hold, an even number."""
+    return min(rows, max(2, tiles * tile_width // width // 2 * 2))
+
+
 #: Vectors of pixels that a tile of dot products stays in registers for: its rows fit L1 and L2, and loading and storing
 #: its sums costs a tenth of it.
 DOT_VECTORS = 256

@@ -17,35 +17,48 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.address cimport address
+from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_chunks, add_lanes, even_tile,
     has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
 )
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
-from fastcnn_kernels.conv2d.geometry import padded_bias
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 
 
 cdef void masked_tiles(
     const real* image, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
-    const Py_ssize_t* offset, const uint16_t* masks, Py_ssize_t tile_block, real* tile, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const Py_ssize_t* offset, const uint16_t* masks, int activation, Py_ssize_t tile_block, Py_ssize_t row_block,
+    real* tile, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows)."""
+    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
+
+    If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
+    tile, between as many rows of the neighbours as a tile may hold.
+    """
     cdef Py_ssize_t N = table[0], P = table[1], Q = table[2], groups = table[3], M = table[4], L = table[5]
     cdef Py_ssize_t channel_step = table[8], taps = table[9], width = table[10], m_step = table[19]
     cdef bint dense = table[20], whole
+    cdef int pool = <int>table[21]
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t panels = (M + mr - 1) // mr, vectors = 4 if mr <= WIDE_ROWS else 2
     cdef Py_ssize_t tile_width = vectors * (panel_width(image) // 2), pixels = (P - 1) * width + Q
     cdef Py_ssize_t tiles = (pixels + tile_width - 1) // tile_width, blocks = (tiles + tile_block - 1) // tile_block
-    cdef Py_ssize_t tasks = N * groups * blocks * panels, first = tasks * worker // workers, n, g, block, panel
-    cdef Py_ssize_t step, pixel, i, _
+    cdef Py_ssize_t slack = tile_width // width + 1, sums_step = (row_block + 2 * slack) * Q
+    cdef Py_ssize_t tasks, first, n, g, block, panel, step, step_first, step_end, pixel, i, h, _
     cdef const real* source
     cdef real* target
+    cdef real* c
+    cdef real* sums = tile + MR * 4 * panel_width(image) + slack * Q
+    if pool == 2:
+        blocks = (P + row_block - 1) // row_block
+    tasks = N * groups * blocks * panels
+    first = tasks * worker // workers
     panel = first % panels
     block = first // panels % blocks
     g = first // (panels * blocks) % groups
@@ -55,15 +68,37 @@ cdef void masked_tiles(
         source = image + n * table[6] + g * table[7]
         target = out + n * table[18] + (g * M + i) * m_step
         whole = dense and i + mr <= M
-        for step in range(block * tile_block, min(tiles, (block + 1) * tile_block)):
+        step_first = block * tile_block
+        step_end = min(tiles, (block + 1) * tile_block)
+        if pool == 2:
+            step_first = block * row_block * width // tile_width
+            step_end = min(tiles, ((block + 1) * row_block * width + tile_width - 1) // tile_width)
+        for step in range(step_first, step_end):
             pixel = step * tile_width
+            c = target + pixel if whole else tile
             masked(
                 mr, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
-                masks + step * vectors * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL,
-                target + pixel if whole else tile, m_step if whole else tile_width,
+                masks + step * vectors * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
+                m_step if whole else tile_width,
             )
-            if not whole:
+            if whole:
+                activate(c, mr, m_step, min(tile_width, pixels - pixel), activation)
+                continue
+            activate(tile, min(mr, M - i), tile_width, tile_width, activation)
+            if pool == 2:
+                store_tile(
+                    tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums - block * row_block * Q, Q, 1,
+                    sums_step,
+                )
+            else:
                 store_tile(tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, target, Q, 1, m_step)
+        if pool == 2:
+            for i in range(min(mr, M - panel * mr)):
+                for h in range(min(row_block, P - block * row_block) // 2):
+                    pool_rows(
+                        sums + i * sums_step + 2 * h * Q, sums + i * sums_step + (2 * h + 1) * Q,
+                        target + i * m_step + (block * row_block // 2 + h) * (Q // 2), Q // 2,
+                    )
         panel += 1  # the next task, without dividing
         if panel == panels:
             panel = 0
@@ -76,7 +111,9 @@ cdef void masked_tiles(
             n += 1
 
 
-cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_threads) except -1:
+cdef bint run_plan(
+    plan, image, weight, bias, out, real* out_start, int activation, packed, int num_threads
+) except -1:
     """Allocate the workspace of a `geometry.Plan` and run it, unless a value is not finite where it pads."""
     cdef const real* weight_start = <const real*>address(weight)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
@@ -88,41 +125,55 @@ cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_thre
     if plan.pads and has_nonfinite(weight_start, weight_size):
         return False
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(out_start)
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(out_start), row_block = 0
     cdef Py_ssize_t tile_width = (2 if mr <= WIDE_ROWS else 1) * panel_width(out_start)
     cdef Py_ssize_t tile_block = blocking.tiles_per_task(
         ((table[1] - 1) * table[10] + table[2] + tile_width - 1) // tile_width, L // table[9],
         tile_width * sizeof(real), table[0] * groups * panels,
     )
+    if table[21] == 2:
+        row_block = blocking.rows_per_task(tile_block, tile_width, table[10], table[1])
+        tile_size += mr * (row_block + 2 * (tile_width // table[10] + 1)) * table[2]
     cdef Py_ssize_t packed_size = groups * panels * mr * L
-    workspace = empty(packed_size + num_threads * tile_size, out.dtype)
-    cdef real* a_packed = <real*>address(workspace)
-    cdef real* tiles = a_packed + packed_size
+    order = ("plain", mr, M)
+    filters, filled = room(packed, order, packed_size, out.dtype)
+    cdef real* a_packed = <real*>address(filters)
+    workspace = empty(num_threads * tile_size, out.dtype)
+    cdef real* tiles = <real*>address(workspace)
     cdef int packers = packing_threads(packed_size, num_threads)
     bias = padded_bias(bias, groups, M, mr)
     cdef const real* bias_start = <const real*>address(bias)
+    if not filled:
+        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+            pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
+        keep(packed, order, filters)
     if num_threads == 1:
         with nogil:
-            pack_weights(weight_start, a_packed, table, weight_offset, 0, 1)
-            masked_tiles(image_start, a_packed, bias_start, out_start, table, offset, masks, tile_block, tiles, 0, 1)
+            masked_tiles(
+                image_start, a_packed, bias_start, out_start, table, offset, masks, activation, tile_block, row_block,
+                tiles, 0, 1,
+            )
         return True
-    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         masked_tiles(
-            image_start, a_packed, bias_start, out_start, table, offset, masks, tile_block, tiles + worker * tile_size,
-            worker, num_threads,
+            image_start, a_packed, bias_start, out_start, table, offset, masks, activation, tile_block, row_block,
+            tiles + worker * tile_size, worker, num_threads,
         )
     return True
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, int num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
+):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    cdef int clamp = ACTIVATIONS[activation]
+    plan = geometry.forward(
+        x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize, max_pool
+    )
     if out.itemsize == 4:
-        return run_plan(plan, x, weight, bias, out, <float*>address(out), num_threads)
-    return run_plan(plan, x, weight, bias, out, <double*>address(out), num_threads)
+        return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
+    return run_plan(plan, x, weight, bias, out, <double*>address(out), clamp, packed, num_threads)
 
 
 @to_numpy_row
@@ -132,8 +183,8 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int
         dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
     )
     if out.itemsize == 4:
-        return run_plan(plan, dy, weight, None, out, <float*>address(out), num_threads)
-    return run_plan(plan, dy, weight, None, out, <double*>address(out), num_threads)
+        return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
+    return run_plan(plan, dy, weight, None, out, <double*>address(out), 0, None, num_threads)
 
 
 cdef void masked_dots(

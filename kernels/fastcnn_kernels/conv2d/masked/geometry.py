@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn_kernels import cpu
-from fastcnn_kernels.conv2d.geometry import offset_sums
+from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
 from fastcnn_kernels.memory import planned
 
@@ -26,7 +26,8 @@ class Plan(NamedTuple):
     """One call."""
 
     table: np.ndarray  # rows: N, P, Q, groups, M, L; image, group and channel step of the source, taps, W, vectors;
-    #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long
+    #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long, 2 if
+    #                    windows of 2 x 2 are pooled
     offset: np.ndarray  # (taps,)
     masks: np.ndarray  # (vectors, taps + 1) uint16
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
@@ -56,14 +57,14 @@ def _masks(source, output, row_shifts, column_shifts, VL):
     return bits.sum(1).astype(np.uint16), vectors, not inside[:, :Q].all()
 
 
-def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, VL):
+def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, VL, pool=1):
     (H, W), (P, Q), taps = source, output, len(row_shifts) * len(column_shifts)
     masks, vectors, pads = _masks(source, output, row_shifts, column_shifts, VL)
     table = np.zeros((4, 6), np.intp)
     table[0] = N, P, Q, groups, M, channels * taps
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
     table[2, :2] = weight_steps
-    table[3, :3] = groups * M * P * Q, P * Q, Q == W
+    table[3, :4] = groups * M * P * Q // pool**2, P * Q // pool**2, Q == W and pool == 1, pool
     offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
     return Plan(
         table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset),
@@ -72,13 +73,13 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
 
 
 @planned
-def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL):
+def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL, pool=1):
     """Plan of ``conv2d``, and of ``conv2d_grad_weight``; VL is the number of lanes of a vector."""
-    (N, _, H, W), (K, Cg, R, S), (P, Q) = x_shape, weight_shape, out_shape[2:]
+    (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (dh, dw), (top, _, left, _) = dilation, padding
     return _plan(
         N, groups, K // groups, Cg, (H, W), (P, Q), [r * dh - top for r in range(R)], [s * dw - left for s in range(S)],
-        (Cg * R * S, K // groups * Cg * R * S), np.arange(Cg * R * S, dtype=np.intp), VL,
+        (Cg * R * S, K // groups * Cg * R * S), np.arange(Cg * R * S, dtype=np.intp), VL, pool,
     )  # fmt: skip
 
 
@@ -93,25 +94,25 @@ def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL)
     )  # fmt: skip
 
 
-def cannot(*, out, stride, x=None, weight=None, dy=None, **_):
+def cannot(*, out, stride, x=None, weight=None, dy=None, max_pool=1, **_):
     """Say why the planes of a layer are not one run each, or ""."""
     if stride != (1, 1):
         return f"stride {stride}: taps of neighbouring pixels are not neighbours"
     source, result = (dy, out) if x is None else (x, out if dy is None else dy)
-    W, Q = source.shape[3], result.shape[3]
+    W, Q = source.shape[3], result.shape[3] * max_pool
     if Q > W or (Q < W and weight is None) or (Q < W and x is None):
         return f"rows of {W} pixels against {Q}: a plane is not one run"
     return ""
 
 
-def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, **_):
+def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
     """Decline what the kernels cannot do, and layers on which others are faster (limits in `blocking`)."""
-    if reason := cannot(out=out, stride=stride, x=x, weight=weight, dy=dy):
+    if reason := cannot(out=out, stride=stride, x=x, weight=weight, dy=dy, max_pool=max_pool):
         return reason
     if cpu.level() != "x86-64-v4":
         return f"CPU level {cpu.level()}: no masked loads"
     image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
-    (P, Q), W = result.shape[2:], image.shape[3]
+    (_, _, P, Q), W = before_pooling(result.shape, max_pool), image.shape[3]
     R, S = (out if weight is None else weight).shape[2:]
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"

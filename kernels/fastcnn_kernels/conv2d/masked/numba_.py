@@ -5,10 +5,12 @@ start index stand for a C pointer.
 """
 
 from fastcnn_kernels.conv2d.direct.numba_ import store_tile
-from fastcnn_kernels.conv2d.geometry import padded_bias
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weights
+from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
@@ -30,16 +32,24 @@ from fastcnn_kernels.numba_support import flat, threaded
 
 @threaded
 def masked_tiles(
-    image, a_packed, bias, has_bias, out, table, offset, masks, tile_block, scratch, tile_size, worker, workers
-):
-    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows)."""
+    image, a_packed, bias, has_bias, out, table, offset, masks, activation, tile_block, row_block, scratch, tile_size,
+    worker, workers,
+):  # fmt: skip
+    """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
+
+    If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
+    tile, between as many rows of the neighbours as a tile may hold.
+    """
     N, P, Q, groups, M, L = table[0, 0], table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     channel_step, taps, width, m_step, dense = table[1, 2], table[1, 3], table[1, 4], table[3, 1], table[3, 2]
+    pool = table[3, 3]
     mr = panel_rows(M)
     panels, vectors = (M + mr - 1) // mr, 4 if mr <= WIDE_ROWS else 2
     tile_width, pixels = vectors * (panel_width(image) // 2), (P - 1) * width + Q
     tiles = (pixels + tile_width - 1) // tile_width
-    blocks = (tiles + tile_block - 1) // tile_block
+    blocks = (tiles + tile_block - 1) // tile_block if pool == 1 else (P + row_block - 1) // row_block
+    slack = tile_width // width + 1
+    sums_step = (row_block + 2 * slack) * Q
     tasks = N * groups * blocks * panels
     first = tasks * worker // workers
     panel = first % panels
@@ -47,12 +57,17 @@ def masked_tiles(
     g = first // (panels * blocks) % groups
     n = first // (panels * blocks * groups)
     tile = worker * tile_size
+    sums = tile + MR * 4 * panel_width(image) + slack * Q
     for _ in range(first, tasks * (worker + 1) // workers):
         i = panel * mr
         source = n * table[1, 0] + g * table[1, 1]
         target = n * table[3, 0] + (g * M + i) * m_step
         whole = dense != 0 and i + mr <= M
-        for step in range(block * tile_block, min(tiles, (block + 1) * tile_block)):
+        step_first, step_end = block * tile_block, min(tiles, (block + 1) * tile_block)
+        if pool == 2:
+            step_first = block * row_block * width // tile_width
+            step_end = min(tiles, ((block + 1) * row_block * width + tile_width - 1) // tile_width)
+        for step in range(step_first, step_end):
             pixel = step * tile_width
             if whole:
                 masked(
@@ -60,15 +75,29 @@ def masked_tiles(
                     offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, out,
                     target + pixel, m_step,
                 )  # fmt: skip
+                activate(out, target + pixel, mr, m_step, min(tile_width, pixels - pixel), activation)
             else:
                 masked(
                     mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
                     offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, scratch,
                     tile, tile_width,
                 )  # fmt: skip
-                store_tile(
-                    scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, Q, 1, m_step
-                )
+                activate(scratch, tile, min(mr, M - i), tile_width, tile_width, activation)
+                if pool == 2:
+                    store_tile(
+                        scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, scratch,
+                        sums - block * row_block * Q, Q, 1, sums_step,
+                    )  # fmt: skip
+                else:
+                    store_tile(
+                        scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, Q, 1, m_step
+                    )
+        if pool == 2:
+            for i in range(min(mr, M - panel * mr)):
+                for h in range(min(row_block, P - block * row_block) // 2):
+                    top = sums + i * sums_step + 2 * h * Q
+                    pooled = target + i * m_step + (block * row_block // 2 + h) * (Q // 2)
+                    pool_rows(scratch, top, top + Q, out, pooled, Q // 2)
         panel += 1  # the next task, without dividing
         if panel == panels:
             panel = 0
@@ -81,31 +110,44 @@ def masked_tiles(
             n += 1
 
 
-def run_plan(plan, image, weight, bias, out, num_threads):
+def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
-    (N, P, Q, groups, M, L), (_, _, _, taps, width, _) = plan.table[:2].tolist()
+    (N, P, Q, groups, M, L), (_, _, _, taps, width, _), _, (_, _, _, pool, _, _) = plan.table.tolist()
     mr, lanes = panel_rows(M), VECTOR_BYTES // out.itemsize
     panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, (4 if mr <= WIDE_ROWS else 2) * lanes
     tile_block = blocking.tiles_per_task(
         -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
     )
-    a_packed = empty(groups * panels * mr * L, out.dtype)
+    row_block = 0
+    if pool == 2:
+        row_block = blocking.rows_per_task(tile_block, tile_width, width, P)
+        tile_size += mr * (row_block + 2 * (tile_width // width + 1)) * Q
+    order = ("plain", mr, M)
+    a_packed, filled = room(packed, order, groups * panels * mr * L, out.dtype)
     tiles = empty(num_threads * tile_size, out.dtype)
     bias = padded_bias(bias, groups, M, mr)
-    pack_weights(packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset)
+    if not filled:
+        pack_weights(
+            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset
+        )
+        keep(packed, order, a_packed)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
-        plan.table, plan.offset, plan.masks.reshape(-1), tile_block, tiles, tile_size,
+        plan.table, plan.offset, plan.masks.reshape(-1), activation, tile_block, row_block, tiles, tile_size,
     )  # fmt: skip
 
 
 @to_numpy_row
-def conv2d(*, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):  # fmt: skip
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.forward(
+        x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize, max_pool
+    )
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
-    run_plan(plan, x, weight, bias, out, num_threads)
+    run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
     return True
 
 
@@ -117,7 +159,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     )
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
-    run_plan(plan, dy, weight, None, out, num_threads)
+    run_plan(plan, dy, weight, None, out, 0, None, num_threads)
     return True
 
 

@@ -22,15 +22,15 @@ def _even(size: int, largest: int) -> int:
 
 
 @planned
-def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize):
+def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     """Panels of rows and of tiles per task; those multiplied at a time; 1 if U is shared, 1 if V is.
 
-    What is not shared is transformed inside the task, whose part of it no other task meets.
+    What is not shared is transformed inside the task, whose part of it no other task meets; `packed` filters are shared.
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     panel_bytes = E * C * NR * itemsize
     if groups * row_panels >= TASKS and groups * tile_panels * panel_bytes <= WHOLE_BYTES:
-        rows, columns, shared_filters, shared_patches = 1, tile_panels, 0, 1
+        rows, columns, shared_filters, shared_patches = 1, tile_panels, packed, 1
     else:
         columns = _even(tile_panels, max(1, min(BLOCK_BYTES // panel_bytes, tile_panels * groups // TASKS)))
         rows, shared_filters, shared_patches = row_panels, 1, 0

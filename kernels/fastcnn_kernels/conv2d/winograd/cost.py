@@ -40,11 +40,13 @@ def _up(size: int, step: int) -> int:
 
 
 @planned
-def costs(weights: bool, groups: int, N: int, M: int, C: int, result: tuple[int, int], itemsize: int) -> dict[int, int]:
+def costs(
+    weights: bool, groups: int, N: int, M: int, C: int, result: tuple[int, int], itemsize: int, packed: bool = False
+) -> dict[int, int]:
     """Cost by tile size, 0 standing for plain sums; ``result`` is P x Q, or H x W for the input gradient."""
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
     rows = packed_rows(M, ROWS)
-    start, packing = prices.plain
+    start, packing = prices.plain if not packed else (prices.plain[0], 0)
     cost = {0: start + groups * 9 * C * (N * P * Q * (rows + 1) + packing * M)}
     for m, (start, transform, filters) in prices.tiles.items():
         E, tiles = (m + 2) ** 2, N * -(-P // m) * -(-Q // m)
@@ -53,15 +55,21 @@ def costs(weights: bool, groups: int, N: int, M: int, C: int, result: tuple[int,
             filters = _FILTER_FROM_MEMORY if E * groups * M * C * itemsize > L3_BYTES else filters
             per_group = tiles * (channels * rows + transform * (channels + _up(M, lanes_of_vector))) + filters * M * C
         else:
-            lanes = _up(tiles, lanes_of_vector)
+            lanes, filters = _up(tiles, lanes_of_vector), 0 if packed else filters
             per_group = lanes * (C * rows + transform * (C + M)) + filters * M * C
         cost[m] = start + groups * E * per_group
     return cost
 
 
+#: Plain sums stay unless others are as much cheaper: what the model cannot tell apart keeps its last digits.
+LEAST_GAIN = 0.97
+
+
 def declines(m: int, cost: dict[int, int]) -> str:
     """Say why tiles of m x m are not the fastest, or ""."""
     best = min(cost, key=cost.__getitem__)
+    if cost[best] > LEAST_GAIN * cost[0]:
+        best = 0
     if best == m:
         return ""
     other = f"tiles of {best} x {best}" if best else "plain sums"

@@ -16,13 +16,16 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 
 from fastcnn_kernels.address cimport address
+from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
     FILTER, GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, image_rows, lanes_to_rows, patches, rows_to_lanes, watch
 )
 from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
+from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
@@ -136,11 +139,13 @@ cdef void multiply(
 cdef void transform_results(
     const real* products, const real* bias, real* out, const Py_ssize_t* table, int m, Py_ssize_t g,
     Py_ssize_t row_first, Py_ssize_t row_end, Py_ssize_t columns, const Py_ssize_t* segments, Py_ssize_t p_step,
-    real* rows, real* check,
+    int activation, real* rows, real* check,
 ) noexcept nogil:
     """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
-    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], h, i, j, k, length, tiles
+    cdef Py_ssize_t groups = table[3], M = table[4], pool = table[16], P = table[1] // pool, Q = table[2] // pool
+    cdef Py_ssize_t step = m // pool, h, i, j, k, length, tiles
     cdef int NR = panel_width(out), mr = panel_rows(M)
+    cdef real* lines = rows + (m * m * NR if pool == 2 else 0)
     cdef const Py_ssize_t* panel
     cdef const Py_ssize_t* segment
     cdef real* target
@@ -153,18 +158,25 @@ cdef void transform_results(
                 m, products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR, p_step, tiles,
                 bias[g * M + k] if bias != NULL else 0, rows, m * NR, check,
             )
+            if pool == 2:
+                for h in range(step):
+                    pool_rows(
+                        rows + 2 * h * m * NR, rows + (2 * h + 1) * m * NR, lines + h * step * NR, tiles * step
+                    )
+            activate(lines, step, step * NR, tiles * step, activation)
             for i in range(panel[0]):
                 segment = panel + 1 + 5 * i
-                h = segment[1] * m
-                target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * m
-                length = min(segment[3] * m, Q - segment[2] * m)
-                for h in range(min(m, P - h)):
-                    copy_run(target + h * Q, rows + h * m * NR + segment[4] * m, length)
+                h = segment[1] * step
+                target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * step
+                length = min(segment[3] * step, Q - segment[2] * step)
+                for h in range(min(step, P - h)):
+                    copy_run(target + h * Q, lines + h * step * NR + segment[4] * step, length)
 
 
 cdef void winograd_tasks(
     const real* image, const real* weight, real* U, real* V, const real* bias, real* out, const Py_ssize_t* table, int m,
-    const Py_ssize_t* blocks, real* scratch, Py_ssize_t* segments, Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* blocks, int activation, real* scratch, Py_ssize_t* segments, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11]
@@ -217,7 +229,7 @@ cdef void winograd_tasks(
                 )
                 transform_results(
                     products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns,
-                    segments + j * segment_step, p_step, line, check,
+                    segments + j * segment_step, p_step, activation, line, check,
                 )
                 j += columns
             i += rows
@@ -252,7 +264,9 @@ cdef void share_patches(
         )
 
 
-cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_threads) except -1:
+cdef bint run_plan(
+    plan, image, weight, bias, out, real* out_start, int activation, packed, int num_threads
+) except -1:
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* image_start = <const real*>address(image)
@@ -262,26 +276,28 @@ cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_thre
     cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11], row_panels = (M + mr - 1) // mr
     cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
-    block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real))
+    block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real), packed is not None)
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
     cdef Py_ssize_t u_size = E * (C * mr + 16), v_size = E * (C * NR + 16)
     cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
-    cdef Py_ssize_t shared_filters = groups * row_panels * u_size if blocks[4] else 0
     cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[5] else 0
     cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * blocks[3] * mr * NR + 16) + (
         0 if blocks[4] else blocks[2] * u_size) + (0 if blocks[5] else blocks[1] * v_size)
     cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
-    workspace = empty(shared_filters + shared_patches + num_threads * scratch_step, out.dtype)
+    order = ("winograd", m, mr, M)
+    filters, filled = room(packed, order, groups * row_panels * u_size if blocks[4] else 1, out.dtype)
+    workspace = empty(shared_patches + num_threads * scratch_step, out.dtype)
     segment_table = np.empty(num_threads * segment_step, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
-    cdef real* U = <real*>address(workspace)
-    cdef real* V = U + shared_filters
+    cdef real* U = <real*>address(filters)
+    cdef real* V = <real*>address(workspace)
     cdef real* scratch = V + shared_patches
-    check = workspace[shared_filters + shared_patches:].reshape(num_threads, -1)[:, :NR]
+    check = workspace[shared_patches:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
-    if blocks[4]:
+    if blocks[4] and not filled:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_filters(weight_start, U, table, m, scratch + worker * scratch_step + NR, worker, num_threads)
+        keep(packed, order, filters)
     if blocks[5]:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_patches(
@@ -290,19 +306,22 @@ cdef bint run_plan(plan, image, weight, bias, out, real* out_start, int num_thre
             )
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         winograd_tasks(
-            image_start, weight_start, U, V, bias_start, out_start, table, m, blocks, scratch + worker * scratch_step,
-            segments + worker * segment_step, worker, num_threads,
+            image_start, weight_start, U, V, bias_start, out_start, table, m, blocks, activation,
+            scratch + worker * scratch_step, segments + worker * segment_step, worker, num_threads,
         )
     return not np.isnan(check).any()
 
 
 @handing_over_to(plain_sums)
-def conv2d(m, /, *, x, weight, bias, out, stride, padding, dilation, groups, int num_threads):
+def conv2d(
+    m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
+):
     """Forward convolution with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
+    cdef int clamp = ACTIVATIONS[activation]
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups, max_pool)
     if out.itemsize == 4:
-        return run_plan(plan, x, weight, bias, out, <float*>address(out), num_threads)
-    return run_plan(plan, x, weight, bias, out, <double*>address(out), num_threads)
+        return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
+    return run_plan(plan, x, weight, bias, out, <double*>address(out), clamp, packed, num_threads)
 
 
 @handing_over_to(plain_sums)
@@ -310,8 +329,8 @@ def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, group
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
     if out.itemsize == 4:
-        return run_plan(plan, dy, weight, None, out, <float*>address(out), num_threads)
-    return run_plan(plan, dy, weight, None, out, <double*>address(out), num_threads)
+        return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
+    return run_plan(plan, dy, weight, None, out, <double*>address(out), 0, None, num_threads)
 
 
 cdef void transform_channels(

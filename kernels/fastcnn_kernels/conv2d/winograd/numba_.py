@@ -7,7 +7,10 @@ start index stand for a C pointer; all of a call's workspace is one array.
 import numpy as np
 
 from fastcnn_kernels.conv2d import numba_ as plain_sums
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
+from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     FILTER,
@@ -31,7 +34,7 @@ SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vector
 
 
 @compiled
-def transform_filters(weight, w, U, table, m, g, panel, u_step, packed):
+def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed):
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
     M, C, row_step, channel_step, reversed_taps = table[0, 4], table[0, 5], table[2, 0], table[2, 1], table[2, 3] != 0
     mr, VL = panel_rows(M), panel_width(weight) // 2
@@ -53,7 +56,7 @@ def transform_filters(weight, w, U, table, m, g, panel, u_step, packed):
         for lane in range((mr + VL - 1) // VL):
             patches(
                 FILTER, m, count, mr - lane * VL, w, packed + lane * VL + (8 * mr if reversed_taps else 0), 9 * mr,
-                sign * 3 * mr, sign * mr, w, U + first * mr + lane * VL, mr, u_step,
+                sign * 3 * mr, sign * mr, filters, U + first * mr + lane * VL, mr, u_step,
             )  # fmt: skip
 
 
@@ -112,26 +115,28 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, 
 
 
 @compiled
-def multiply(w, U, V, products, m, mr, C, rows, columns, tiles, u_step, v_step, p_step):
+def multiply(filters, U, w, V, products, m, mr, C, rows, columns, tiles, u_step, v_step, p_step):
     """The E products of some panels of rows and of tiles."""
     E, NR = (m + 2) * (m + 2), panel_width(w)
     for e in range(E):
         for i in range(rows):
             for j in range(columns):
                 micro(
-                    mr, min(NR, tiles - j * NR), C, w, U + (i * E + e) * u_step, w, V + (j * E + e) * v_step, NR, w,
-                    products + e * p_step + (i * columns + j) * mr * NR, NR, False,
+                    mr, min(NR, tiles - j * NR), C, filters, U + (i * E + e) * u_step, w, V + (j * E + e) * v_step,
+                    NR, w, products + e * p_step + (i * columns + j) * mr * NR, NR, False,
                 )  # fmt: skip
 
 
 @compiled
 def transform_results(
-    w, products, bias, has_bias, out, table, m, g, row_first, row_end, columns, segments, counts, start, p_step, rows,
-    check,
+    w, products, bias, has_bias, out, table, m, g, row_first, row_end, columns, segments, counts, start, p_step,
+    activation, rows, check,
 ):  # fmt: skip
     """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
-    P, Q, groups, M = table[0, 1], table[0, 2], table[0, 3], table[0, 4]
+    groups, M, pool = table[0, 3], table[0, 4], table[2, 4]
+    P, Q, step = table[0, 1] // pool, table[0, 2] // pool, m // pool
     NR, mr = panel_width(out), panel_rows(M)
+    lines = rows + (m * m * NR if pool == 2 else 0)
     for j in range(columns):
         first = (start + j) * NR
         last = first + counts[start + j] - 1
@@ -139,18 +144,23 @@ def transform_results(
         for k in range(row_first, row_end):
             source = products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR
             lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, m * NR, w, check)
+            if pool == 2:
+                for h in range(step):
+                    top = rows + 2 * h * m * NR
+                    pool_rows(w, top, top + m * NR, w, lines + h * step * NR, tiles * step)
+            activate(w, lines, step, step * NR, tiles * step, activation)
             for i in range(first, last + 1):
-                h, column = segments[i, 1] * m, segments[i, 2] * m
+                h, column = segments[i, 1] * step, segments[i, 2] * step
                 target = (((segments[i, 0] * groups + g) * M + k) * P + h) * Q + column
-                length = min(segments[i, 3] * m, Q - column)
-                for row in range(min(m, P - h)):
-                    copy_run(out, target + row * Q, w, rows + row * m * NR + segments[i, 4] * m, length)
+                length = min(segments[i, 3] * step, Q - column)
+                for row in range(min(step, P - h)):
+                    copy_run(out, target + row * Q, w, lines + row * step * NR + segments[i, 4] * step, length)
 
 
 @threaded
 def winograd_tasks(
-    image, weight, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, segments, counts, worker,
-    workers,
+    image, weight, U, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, activation, segments, counts,
+    worker, workers,
 ):  # fmt: skip
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
@@ -189,28 +199,28 @@ def winograd_tasks(
         while i < row_end:
             rows = min(IB, row_end - i)
             if shared_filters:
-                u = (g * row_panels + i) * E * u_step
+                filters, u = U, (g * row_panels + i) * E * u_step
             else:
                 for k in range(rows):
-                    transform_filters(weight, w, own_filters + k * E * u_step, table, m, g, i + k, u_step, packed)
-                u = own_filters
+                    transform_filters(weight, w, own_filters + k * E * u_step, table, m, g, i + k, u_step, w, packed)
+                filters, u = w, own_filters
             j = 0
             while j < panels:
                 columns = min(JB, panels - j)
                 multiply(
-                    w, u, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR, u_step,
-                    v_step, p_step,
+                    filters, u, w, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR,
+                    u_step, v_step, p_step,
                 )  # fmt: skip
                 transform_results(
                     w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns, segments,
-                    counts, start + j, p_step, line, check,
+                    counts, start + j, p_step, activation, line, check,
                 )  # fmt: skip
                 j += columns
             i += rows
 
 
 @threaded
-def share_filters(weight, w, table, m, scratch, scratch_step, worker, workers):
+def share_filters(weight, U, table, m, w, scratch, scratch_step, worker, workers):
     """U of this worker's share of all panels of rows."""
     M, E = table[0, 4], (m + 2) * (m + 2)
     mr = panel_rows(M)
@@ -218,7 +228,7 @@ def share_filters(weight, w, table, m, scratch, scratch_step, worker, workers):
     tasks = table[0, 3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, w, task * E * u_step, table, m, task // row_panels, task % row_panels, u_step,
+            weight, U, task * E * u_step, table, m, task // row_panels, task % row_panels, u_step, w,
             scratch + worker * scratch_step,
         )  # fmt: skip
 
@@ -237,16 +247,17 @@ def share_patches(image, w, V, table, m, scratch, scratch_step, segments, counts
         )  # fmt: skip
 
 
-def run_plan(plan, image, weight, bias, out, num_threads):
+def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
-    blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize)
+    blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize, packed is not None)
     _, columns, step_rows, step_columns, shared_filters, shared_patches = blocks.tolist()
     u_size, v_size = E * (C * mr + 16), E * (C * NR + 16)
-    V = groups * -(-M // mr) * u_size if shared_filters else 0
-    scratch = V + (groups * -(-tiles // NR) * v_size if shared_patches else 0)
+    order = ("winograd", m, mr, M)
+    U, filled = room(packed, order, groups * -(-M // mr) * u_size if shared_filters else 1, out.dtype)
+    scratch = groups * -(-tiles // NR) * v_size if shared_patches else 0
     scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * step_columns * mr * NR + 16)
     scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
@@ -254,29 +265,32 @@ def run_plan(plan, image, weight, bias, out, num_threads):
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     image, weight = flat(image), flat(weight)
-    if shared_filters:
-        share_filters(num_threads, weight, w, plan.table, m, scratch + NR, scratch_step)
+    if shared_filters and not filled:
+        share_filters(num_threads, weight, U, plan.table, m, w, scratch + NR, scratch_step)
+        keep(packed, order, U)
     if shared_patches:
-        share_patches(num_threads, image, w, V, plan.table, m, scratch + NR, scratch_step, segments, counts)
+        share_patches(num_threads, image, w, 0, plan.table, m, scratch + NR, scratch_step, segments, counts)
     winograd_tasks(
-        num_threads, image, weight, w, V, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
-        flat(out), plan.table, m, blocks, segments, counts,
+        num_threads, image, weight, U, w, 0, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
+        flat(out), plan.table, m, blocks, activation, segments, counts,
     )  # fmt: skip
     return not np.isnan(check).any()
 
 
 @handing_over_to(plain_sums)
-def conv2d(m, /, *, x, weight, bias, out, stride, padding, dilation, groups, num_threads):
+def conv2d(
+    m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):  # fmt: skip
     """Forward convolution with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups)
-    return run_plan(plan, x, weight, bias, out, num_threads)
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups, max_pool)
+    return run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
 
 
 @handing_over_to(plain_sums)
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
-    return run_plan(plan, dy, weight, None, out, num_threads)
+    return run_plan(plan, dy, weight, None, out, 0, None, num_threads)
 
 
 @compiled
