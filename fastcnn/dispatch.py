@@ -5,6 +5,7 @@ task, else of `set_backend`, else of the environment variable ``FASTCNN_BACKEND`
 algorithm of a convolution is that of `use_algorithm`, `set_algorithm`, ``FASTCNN_ALGORITHM``, else "auto".
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -38,14 +39,40 @@ def run(steps: list[Step], backend: str | None) -> None:
         kernel = _known(op, choice, algorithm, call)
         if kernel is None:
             raise _no_kernel(op, choice, algorithm, call)
-        num_threads = threads.acquire(work)
-        if num_threads == 1:
-            kernel.load(num_threads=1, **call)
-            continue
-        try:
-            kernel.load(num_threads=num_threads, **call)
-        finally:
-            threads.release()
+        launch(kernel.load, work, call)
+
+
+def launch(kernel: Callable[..., None], work: int, call: dict[str, Any]) -> None:
+    """Run a kernel on as many threads as are free and worth it."""
+    num_threads = threads.acquire(work)
+    if num_threads == 1:
+        kernel(num_threads=1, **call)
+        return
+    try:
+        kernel(num_threads=num_threads, **call)
+    finally:
+        threads.release()
+
+
+def chosen(step: Step) -> Callable[..., None]:
+    """Return the kernel that `run` would take for a step, for calls that differ from it in their arrays only.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As `run`.
+    """
+    op, _, call = step
+    choice, algorithm = settings()
+    kernel = _known(op, choice, algorithm, call)
+    if kernel is None:
+        raise _no_kernel(op, choice, algorithm, call)
+    return kernel.load
+
+
+def settings() -> tuple[str, str]:
+    """Return the backend and the algorithm in force here."""
+    return BACKEND.chosen(), ALGORITHM.chosen()
 
 
 def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Exception:

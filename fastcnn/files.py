@@ -49,7 +49,7 @@ def save_model(path: str | Path, model: Model, classes: list[str], facts: dict[s
     if not names:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {type(model).__name__}")
     _check_classes(classes, model)
-    tensors = {name: np.ascontiguousarray(p) for name, p in model.parameters().items()}
+    tensors = {name: np.ascontiguousarray(array) for name, array in model.state_dict().items()}
     header = json.dumps(
         {
             "version": VERSION,

@@ -52,8 +52,13 @@ class Run:
 
 
 def evaluate(model: Module, x: np.ndarray, y: np.ndarray, batch_size: int = 1024) -> tuple[float, float]:
-    """Mean loss and accuracy of `model` over images x with targets y (class indices or distributions)."""
-    logits = np.concatenate([model(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+    """Mean loss and accuracy of `model`, in inference mode, over images x with targets y (indices or distributions)."""
+    training = model.training
+    model.eval()
+    try:
+        logits = np.concatenate([model(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+    finally:
+        model.train(training)
     return cross_entropy(logits, y)[0], _accuracy(logits, y)
 
 
@@ -121,7 +126,7 @@ def train(
     with _progress_bar(max_steps, progress) as bar, _sigint() as interrupted, np.errstate(all="ignore"):
         for step, (epoch, index) in enumerate(_minibatches(len(x), batch_size, rng)):
             batch = x[index] if augment is None else augment(x[index], rng)
-            logits, back = model.forward(batch)
+            logits, back = model.train().forward(batch)
             loss, dloss = cross_entropy(logits, y[index])
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}; a smaller learning rate may help")

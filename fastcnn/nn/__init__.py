@@ -6,18 +6,23 @@ One convention throughout: ``layer(x)`` is inference and returns ``y``; ``layer.
 
 from fastcnn.nn.init import kaiming_normal, kaiming_uniform
 from fastcnn.nn.losses import cross_entropy, log_softmax, one_hot, softmax
-from fastcnn.nn.modules import Conv2d, Flatten, Linear, Module, ReLU, Sequential
+from fastcnn.nn.modules import Conv2d, Flatten, Linear, Module, ReLU, ReLU6, Sequential
+from fastcnn.nn.norm import BatchNorm2d
 from fastcnn.nn.optim import SGD, cosine
 from fastcnn.nn.pooling import MaxPool2d
+from fastcnn.nn.prepared import Prepared
 
 __all__ = [
     "SGD",
+    "BatchNorm2d",
     "Conv2d",
     "Flatten",
     "Linear",
     "MaxPool2d",
     "Module",
+    "Prepared",
     "ReLU",
+    "ReLU6",
     "Sequential",
     "cosine",
     "cross_entropy",

@@ -3,7 +3,7 @@
 # ruff: noqa: D102 - what __call__ and forward of a layer do is described once, in Module
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,9 @@ from fastcnn import ops
 from fastcnn.arrays import check_shape
 from fastcnn.checks import integer, message, padding_option, pair
 from fastcnn.nn.init import Rng, kaiming_uniform
+
+if TYPE_CHECKING:
+    from fastcnn.nn.prepared import Prepared
 
 
 class Back(Protocol):
@@ -32,14 +35,20 @@ class Module:
     ----------
     params, grads : dict of str to ndarray
         The module's own parameters, and their gradients once `back` has run.
+    buffers : dict of str to ndarray
+        What the module keeps besides parameters: no gradients, but part of `state_dict`.
     children : dict of str to Module
         Modules inside it; their parameters appear as ``child.name``.
+    training : bool
+        Whether layers that tell training from inference (`BatchNorm2d`) are training; see `train` and `eval`.
     """
 
     def __init__(self) -> None:
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
+        self.buffers: dict[str, np.ndarray] = {}
         self.children: dict[str, Module] = {}
+        self.training = True
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -47,6 +56,35 @@ class Module:
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Back]:
         """Return y and the function that takes dy back to dx."""
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the module and its children into training mode, or out of it; returns the module."""
+        self.training = mode
+        for child in self.children.values():
+            child.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Put the module and its children into inference mode; returns the module."""
+        return self.train(False)
+
+    def layers(self) -> list["Module"]:
+        """Modules whose calls, one after the other, are a call of this one; what `prepare` sees."""
+        return [self]
+
+    def prepare(self) -> "Prepared":
+        """Return a copy for inference: layers fused, weights packed once, results of layers in kept memory.
+
+        `Conv2d` takes in the `BatchNorm2d`, `ReLU`, `ReLU6` and ``MaxPool2d(2)`` that follow it. The module itself
+        stays as it is: train on, and prepare again.
+
+        Returns
+        -------
+        Prepared
+        """
+        from fastcnn.nn.prepared import Prepared  # it builds on this module
+
+        return Prepared(self.layers())
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Every parameter of the module and its children by dotted name: the arrays, not copies."""
@@ -66,18 +104,21 @@ class Module:
         self.grads = {name: grad for name, grad in grads.items() if grad is not None}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of every parameter by dotted name."""
-        return {name: p.copy() for name, p in self.parameters().items()}
+        """Copies of every parameter and buffer by dotted name."""
+        return {name: array.copy() for name, array in self._state().items()}
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return self.parameters() | self._collect("buffers")
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Copy values into the parameters; nothing is changed unless everything fits.
+        """Copy values into the parameters and buffers; nothing is changed unless everything fits.
 
         Raises
         ------
         ValueError
             If a name is missing or unknown, or a shape or dtype differs.
         """
-        own = self.parameters()
+        own = self._state()
         if missing := [name for name in own if name not in state]:
             raise ValueError(f"missing parameters: {', '.join(missing)}")
         if extra := [name for name in state if name not in own]:
@@ -110,6 +151,9 @@ class Sequential(Module):
         if len(set(arrays)) < len(arrays):
             raise ValueError("layers: a layer with parameters may appear only once")
         self.children = {str(i): layer for i, layer in enumerate(layers)}
+
+    def layers(self):
+        return [layer for child in self.children.values() for layer in child.layers()]
 
     def __call__(self, x):
         for layer in self.children.values():
@@ -248,6 +292,22 @@ class ReLU(Module):
 
     def forward(self, x):
         off = x <= 0
+
+        def back(dy, need_dx=True):
+            check_shape(dy, "dy", x.shape, "that of the result")
+            return np.where(off, dy.dtype.type(0), dy) if need_dx else None
+
+        return self(x), back
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6); its derivative is 1 for 0 < x < 6, else 0. NaN propagates."""
+
+    def __call__(self, x):
+        return np.clip(x, 0, 6)
+
+    def forward(self, x):
+        off = (x <= 0) | (x >= 6)
 
         def back(dy, need_dx=True):
             check_shape(dy, "dy", x.shape, "that of the result")

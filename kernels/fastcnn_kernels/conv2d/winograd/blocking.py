@@ -25,7 +25,7 @@ def _even(size: int, largest: int) -> int:
 def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     """Panels of rows and of tiles per task; those multiplied at a time; 1 if U is shared, 1 if V is.
 
-    What is not shared is transformed inside the task, whose part of it no other task meets; `packed` filters are shared.
+    What is not shared is transformed inside the task, whose part of it no other task meets. `packed` filters are.
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     panel_bytes = E * C * NR * itemsize

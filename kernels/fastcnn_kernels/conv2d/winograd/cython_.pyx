@@ -27,7 +27,6 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 
 cdef enum:
@@ -174,8 +173,8 @@ cdef void transform_results(
 
 
 cdef void winograd_tasks(
-    const real* image, const real* weight, real* U, real* V, const real* bias, real* out, const Py_ssize_t* table, int m,
-    const Py_ssize_t* blocks, int activation, real* scratch, Py_ssize_t* segments, Py_ssize_t worker,
+    const real* image, const real* weight, real* U, real* V, const real* bias, real* out, const Py_ssize_t* table,
+    int m, const Py_ssize_t* blocks, int activation, real* scratch, Py_ssize_t* segments, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
@@ -268,6 +267,8 @@ cdef bint run_plan(
     plan, image, weight, bias, out, real* out_start, int activation, packed, int num_threads
 ) except -1:
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
+    if not HAS_TRANSFORMS:
+        return False
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* image_start = <const real*>address(image)
     cdef const real* bias_start = <const real*>address(bias)
@@ -301,8 +302,8 @@ cdef bint run_plan(
     if blocks[5]:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_patches(
-                image_start, V, table, m, scratch + worker * scratch_step + NR, segments + worker * segment_step, worker,
-                num_threads,
+                image_start, V, table, m, scratch + worker * scratch_step + NR, segments + worker * segment_step,
+                worker, num_threads,
             )
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         winograd_tasks(
@@ -334,9 +335,9 @@ def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, group
 
 
 cdef void transform_channels(
-    const real* planes, real* target, Py_ssize_t plane_step, int kind, int m, Py_ssize_t H, Py_ssize_t W, Py_ssize_t top,
-    Py_ssize_t left, Py_ssize_t lanes, const Py_ssize_t* segment, Py_ssize_t target_step, Py_ssize_t e_step,
-    real* columns_of_lanes,
+    const real* planes, real* target, Py_ssize_t plane_step, int kind, int m, Py_ssize_t H, Py_ssize_t W,
+    Py_ssize_t top, Py_ssize_t left, Py_ssize_t lanes, const Py_ssize_t* segment, Py_ssize_t target_step,
+    Py_ssize_t e_step, real* columns_of_lanes,
 ) noexcept nogil:
     """Patches of one segment of tiles in `lanes` channels, lanes of `target`; the last argument is scratch."""
     cdef int VL = panel_width(planes) // 2
@@ -368,7 +369,8 @@ cdef void share_channels(
     Py_ssize_t count, const Py_ssize_t* segments, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
-    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5], H = table[6], W = table[7]
+    cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5]
+    cdef Py_ssize_t H = table[6], W = table[7]
     cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first
     cdef int NR = panel_width(image), mr = panel_rows(M), VL = NR // 2
     cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
@@ -464,7 +466,7 @@ cdef void share_weight_results(
     const real* products, real* out, const Py_ssize_t* table, int m, real* scratch, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
-    """This worker's share of the results."""
+    """Turn products into results, this worker's share."""
     cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks
     cdef int NR = panel_width(out), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + 16
@@ -478,6 +480,8 @@ cdef void share_weight_results(
 
 cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads) except -1:
     """Weight gradient over the forward `geometry.Plan`; False if a result may not be finite."""
+    if not HAS_TRANSFORMS:
+        return False
     cdef const real* dy_start = <const real*>address(dy)
     cdef const real* image_start = <const real*>address(image)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
@@ -506,8 +510,8 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
         count = find_segments(table, tile, end, SEGMENT, segments)
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_channels(
-                dy_start, image_start, Y, V, table, m, end - tile, count, segments, scratch + worker * scratch_step + NR,
-                worker, num_threads,
+                dy_start, image_start, Y, V, table, m, end - tile, count, segments,
+                scratch + worker * scratch_step + NR, worker, num_threads,
             )
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             weight_tasks(

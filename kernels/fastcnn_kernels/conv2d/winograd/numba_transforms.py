@@ -223,11 +223,11 @@ def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles
 
             pixels = [row(j * VL) for j in range(m)]
             halves = [
-                [_shuffle(builder, *pair, lane) for pair in zip(pixels[::2], pixels[1::2], strict=True)]
+                [_shuffle(builder, a, b, lane) for a, b in zip(pixels[::2], pixels[1::2], strict=True)]
                 for lane in (_even, _odd)
             ]
             if m == 4:  # every fourth element, by taking every second twice
-                x = [_shuffle(builder, *half, lane) for lane in (_even, _odd) for half in halves]
+                x = [_shuffle(builder, a, b, lane) for lane in (_even, _odd) for a, b in halves]
             else:
                 x = [half[0] for half in halves]
             for j in (0, 1):  # columns m and m + 1 are the next patch's first

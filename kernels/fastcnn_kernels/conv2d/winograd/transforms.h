@@ -28,7 +28,7 @@ enum {
 #if defined(__GNUC__)
 #define HAS_TRANSFORMS 1
 #else
-#define HAS_TRANSFORMS 0 /* their geometry declines every layer then */
+#define HAS_TRANSFORMS 0 /* plain compilers: the kernels hand every call over to the plain sums */
 #endif
 
 /* The list F(0), F(1), ... of one entry per lane. */

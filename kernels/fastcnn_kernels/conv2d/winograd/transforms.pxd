@@ -35,8 +35,8 @@ cdef extern from "fastcnn_kernels/conv2d/winograd/transforms.h" nogil:
         double* rows, Py_ssize_t pitch, double* tails
     )
     void rows_to_lanes_f64(
-        int m, const double* rows, Py_ssize_t pitch, const double* tails, uint64_t ends, Py_ssize_t tiles, double* target,
-        Py_ssize_t e_step
+        int m, const double* rows, Py_ssize_t pitch, const double* tails, uint64_t ends, Py_ssize_t tiles,
+        double* target, Py_ssize_t e_step
     )
     void lanes_to_rows_f64(
         int m, const double* sums, Py_ssize_t e_step, Py_ssize_t tiles, double bias, double* rows, Py_ssize_t pitch,
