@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import array
 from fastcnn.checks import message
-from fastcnn_kernels.conv2d.prepacked import Prepacked
+from fastcnn_kernels.prepacked import Prepacked
 
 
 class Conv2dWeight:

@@ -58,7 +58,9 @@ def test_refusal_sees_the_ops_keywords_but_no_thread_count(fake):
     seen = []
     fake("curious", 1, refuses=lambda **call: seen.append(sorted(call)) or "")
     fc.conv2d(X, W)
-    assert seen == [["bias", "dilation", "groups", "out", "padding", "stride", "weight", "x"]]
+    assert seen == [
+        ["activation", "bias", "dilation", "groups", "max_pool", "out", "packed", "padding", "stride", "weight", "x"]
+    ]
 
 
 def test_named_backend_without_a_kernel_lists_all_reasons(fake, rows):

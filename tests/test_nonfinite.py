@@ -38,9 +38,12 @@ def test_pattern_equals_direct_summation(kernel, dtype):
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
 def test_denormals_are_kept(kernel):
     rng = np.random.default_rng(12)
-    layer = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
-    cases = [*conv2d_cases.cases_of(layer, bias=True), random_matmul(rng)]
-    arguments = next(case for case in cases if case.op == kernel.op).arguments("float32", rng, integers=True)
+    dense = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
+    depthwise = dense._replace(K=3, groups=3)
+    cases = [case for layer in (dense, depthwise) for case in conv2d_cases.cases_of(layer, bias=True)]
+    candidates = [case.arguments("float32", rng, integers=True) for case in [*cases, random_matmul(rng)]
+                  if case.op == kernel.op]  # fmt: skip
+    arguments = next(each for each in candidates if takes(kernel, each))
     tiny = np.float32(2.0**-140)
     first = next(name for name in ("x", "dy", "a") if name in arguments)
     scaled = {first, *({"bias"} & set(arguments))}

@@ -17,6 +17,7 @@ BACKENDS = {
         "fastcnn_kernels.gemm.cython_",
         "fastcnn_kernels.gemm.skinny.cython_",
         "fastcnn_kernels.conv2d.cython_",
+        "fastcnn_kernels.conv2d.depthwise.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
         "fastcnn_kernels.conv2d.winograd.cython_",
@@ -165,10 +166,13 @@ def _rows(op: str, families: list[Family]) -> list[Kernel]:
     return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1].folder}.numpy_", op)]
 
 
+_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
+_PRODUCT = [Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE), *_CONV2D]
+
 KERNELS: list[Kernel] = [
     *_rows("matmul", _MATMUL),
-    *_rows("conv2d", _CONV2D),
-    *_rows("conv2d_grad_input", _CONV2D),
+    *_rows("conv2d", _PRODUCT),
+    *_rows("conv2d_grad_input", _PRODUCT),
     *_rows("conv2d_grad_weight", _CONV2D),
     *_rows("conv2d_grad_bias", [Family("", "conv2d")]),
 ]

@@ -26,7 +26,7 @@ padding      (top, bottom, left, right)
 dilation     (dil_h, dil_w)
 activation   a: None, "relu" or "relu6"
 max_pool     1, or 2: out holds the maxima over windows of 2 x 2, (N, K, P // 2, Q // 2)
-packed       None, or the `prepacked.Prepacked` of `weight`, where kernels leave packed filters for later calls
+packed       None, or the `Prepacked` of `weight`, where kernels leave packed filters for later calls
 ===========  ==========================================================================
 
 All arrays are C-contiguous and of one dtype, float32 or float64. Every dimension is at least 1.

@@ -30,7 +30,7 @@ from fastcnn_kernels.gemm.micro cimport (
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
+from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.memory import empty
 

@@ -9,7 +9,6 @@ import numpy as np
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
@@ -25,6 +24,7 @@ from fastcnn_kernels.gemm.numba_micro import (
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
+from fastcnn_kernels.prepacked import keep, remembered, room
 
 
 @threaded

@@ -30,7 +30,7 @@ from fastcnn_kernels.conv2d.cython_ import any_nonfinite
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
+from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
 

@@ -11,7 +11,6 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.conv2d.prepacked import keep, remembered, room
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
@@ -31,6 +30,7 @@ from fastcnn_kernels.gemm.numba_micro import (
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
+from fastcnn_kernels.prepacked import keep, remembered, room
 
 
 @compiled

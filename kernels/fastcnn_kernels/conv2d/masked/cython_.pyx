@@ -26,7 +26,7 @@ from fastcnn_kernels.gemm.micro cimport (
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.prepacked import keep, room
+from fastcnn_kernels.prepacked import keep, room
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 

@@ -10,7 +10,6 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weights
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_micro import (
@@ -28,6 +27,7 @@ from fastcnn_kernels.gemm.numba_micro import (
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import flat, threaded
+from fastcnn_kernels.prepacked import keep, room
 
 
 @threaded

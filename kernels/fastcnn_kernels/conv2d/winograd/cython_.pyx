@@ -25,7 +25,7 @@ from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width
 from fastcnn_kernels.conv2d import cython_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
-from fastcnn_kernels.conv2d.prepacked import keep, room
+from fastcnn_kernels.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.memory import empty
 

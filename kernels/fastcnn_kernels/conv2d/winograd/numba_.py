@@ -10,7 +10,6 @@ from fastcnn_kernels.conv2d import numba_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.conv2d.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     FILTER,
@@ -27,6 +26,7 @@ from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, copy_run, micro, panel_width, transpose, zero_run
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
+from fastcnn_kernels.prepacked import keep, room
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
 LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR

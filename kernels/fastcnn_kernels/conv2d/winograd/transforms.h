@@ -1,11 +1,10 @@
 /* The transforms of Winograd's convolution, vector by vector. Equations in the family's __init__.
  *
  * One-dimensional transforms come from the points 0, +-a, +-b and infinity (m = 4) or 0, +-1 and infinity (m = 2); each
- * is applied along both axes of a patch. The body is transforms_body.h, included once per dtype.
+ * is applied along both axes of a patch. The body is transforms_body.h.
  */
 #ifndef FASTCNN_TRANSFORMS_H
 #define FASTCNN_TRANSFORMS_H
-#include "fastcnn_kernels/gemm/micro.h"
 
 /* Kinds of transform: from n values to n. */
 enum {
@@ -31,45 +30,9 @@ enum {
 #define HAS_TRANSFORMS 0 /* plain compilers: the kernels hand every call over to the plain sums */
 #endif
 
-/* The list F(0), F(1), ... of one entry per lane. */
-#define LIST2(F, i) F(i), F(i + 1)
-#define LIST4(F, i) LIST2(F, i), LIST2(F, i + 2)
-#define LIST8(F, i) LIST4(F, i), LIST4(F, i + 4)
-#define LIST16(F, i) LIST8(F, i), LIST8(F, i + 8)
-
-#define REAL float
-#define NAME(x) x##_f32
-#define LANES (VECTOR_BYTES / 4)
-#if VECTOR_BYTES == 64
-#define EACH_LANE(F) LIST16(F, 0)
-#elif VECTOR_BYTES == 32
-#define EACH_LANE(F) LIST8(F, 0)
-#else
-#define EACH_LANE(F) LIST4(F, 0)
-#endif
-#define MUCH 0x1p27f /* a value of 2^101 times as much is infinite */
-#include "transforms_body.h"
-#undef REAL
-#undef NAME
-#undef LANES
-#undef EACH_LANE
-#undef MUCH
-
-#define REAL double
-#define NAME(x) x##_f64
-#define LANES (VECTOR_BYTES / 8)
-#if VECTOR_BYTES == 64
-#define EACH_LANE(F) LIST8(F, 0)
-#elif VECTOR_BYTES == 32
-#define EACH_LANE(F) LIST4(F, 0)
-#else
-#define EACH_LANE(F) LIST2(F, 0)
-#endif
-#define MUCH 0x1p200
-#include "transforms_body.h"
-#undef REAL
-#undef NAME
-#undef LANES
-#undef EACH_LANE
+#define MUCH ((REAL)(sizeof(REAL) == 4 ? 0x1p27 : 0x1p200)) /* a value of 2^101 (2^824) times as much is infinite */
+#define BODY "fastcnn_kernels/conv2d/winograd/transforms_body.h"
+#include "fastcnn_kernels/gemm/each_dtype.h"
+#undef BODY
 #undef MUCH
 #endif

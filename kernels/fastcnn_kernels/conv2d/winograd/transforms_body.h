@@ -1,20 +1,6 @@
-/* Included by transforms.h once per dtype; no include guard by intent. */
+/* Included once per dtype by each_dtype.h; no include guard by intent. */
 
 #if defined(__GNUC__)
-#define VL LANES
-#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
-#define BETWEEN(low, high) ((uint16_t)(FIRST(high) & ~FIRST(low)))
-#if defined(__clang__)
-#define SHUFFLE(x, y, LANE) __builtin_shufflevector(x, y, EACH_LANE(LANE))
-#else
-#define SHUFFLE(x, y, LANE) __builtin_shuffle(x, y, (NAME(index)){EACH_LANE(LANE)})
-#endif
-#define EVEN(j) 2 * (j)
-#define ODD(j) 2 * (j) + 1
-#define NEXT(j) (j) + 1
-#define ZIP_LOW(j) (j) / 2 + (j) % 2 * VL
-#define ZIP_HIGH(j) VL / 2 + (j) / 2 + (j) % 2 * VL
-
 /* One-dimensional transform: y[j] at y[j * y_step], likewise x; m and kind are constants. */
 INLINE void NAME(transform)(const int kind, const int m, const NAME(vec) *x, const int x_step, NAME(vec) *y,
                             const int y_step) {
@@ -232,16 +218,7 @@ static void NAME(lanes_to_rows)(int m, const REAL *sums, ptrdiff_t e_step, ptrdi
     if (m == 4) NAME(lanes_to_rows_of)(4, sums, e_step, tiles, bias, rows, pitch, check);
     else NAME(lanes_to_rows_of)(2, sums, e_step, tiles, bias, rows, pitch, check);
 }
-#undef VL
-#undef FIRST
-#undef BETWEEN
-#undef SHUFFLE
-#undef EVEN
-#undef ODD
-#undef NEXT
 #undef WATCH
-#undef ZIP_LOW
-#undef ZIP_HIGH
 #else
 static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
                           ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,

@@ -1,0 +1,164 @@
+"""Depthwise convolution in Cython. Contract in ``conv2d``; tables in ``geometry``; tiles of rows in ``rows.h``.
+
+Forward, and the input gradient with stride 1, which is the same with reversed taps:
+
+    out[n, k, p, q] = bias[k] + sum_{r, s} weight[k, r, s] x[n, k // multiplier, p stride - top + r, ...]
+
+The input gradient with stride 2 puts a row of dx together from the taps that meet it: of even and of odd columns.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+
+from fastcnn_kernels.address cimport address
+from fastcnn_kernels.conv2d.depthwise.rows cimport HAS_ROWS, NARROW_ROWS, ROWS, gather_rows, scatter_row
+from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
+from fastcnn_kernels.gemm.micro cimport has_nonfinite, panel_width, real
+
+from fastcnn_kernels.conv2d.depthwise import geometry
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+
+
+cdef inline int vectors_for(Py_ssize_t columns, Py_ssize_t VL) noexcept nogil:
+    """Vectors of a tile: 1, 2 or 4, whose last ones may be empty."""
+    return 1 if columns <= VL else 2 if columns <= 2 * VL else 4
+
+
+cdef void gather_planes(
+    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t filters,
+    int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tasks (plane, block of rows); `sums` wait to be pooled."""
+    cdef Py_ssize_t planes = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
+    cdef Py_ssize_t top = table[6], left = table[7], PB = table[11], blocks = table[12], VL = panel_width(out) // 2
+    cdef int size = <int>table[8], stride = <int>table[9], pool = <int>table[10], vectors
+    cdef Py_ssize_t first = planes * blocks * worker // workers, plane = first // blocks, block = first % blocks
+    cdef Py_ssize_t k = plane % filters, most = NARROW_ROWS if Q <= VL else ROWS, p, q, end, rows, columns, i, _
+    cdef const real* image = source + plane // multiplier * H * W
+    cdef real* target
+    for _ in range(first, planes * blocks * (worker + 1) // workers):
+        p = block * PB
+        end = min(P, p + PB)
+        while p < end:
+            rows = min(most, end - p)
+            q = 0
+            while q < Q:
+                vectors = vectors_for(Q - q, VL)
+                columns = min(vectors * VL, Q - q)
+                target = sums if pool == 2 else out + (plane * P + p) * Q + q
+                gather_rows(
+                    size, stride, vectors, image, H, W, p * stride - top, q * stride - left, weight + k * size * size,
+                    bias[k] if bias != NULL else 0, target, 4 * VL if pool == 2 else Q, rows, columns,
+                )
+                activate(target, rows, 4 * VL if pool == 2 else Q, columns, activation)
+                if pool == 2:
+                    for i in range(rows // 2):
+                        pool_rows(
+                            sums + 8 * i * VL, sums + (8 * i + 4) * VL,
+                            out + (plane * (P // 2) + p // 2 + i) * (Q // 2) + q // 2, columns // 2,
+                        )
+                q += columns
+            p += rows
+        block += 1  # the next task, without dividing
+        if block == blocks:
+            block = 0
+            plane += 1
+            k = k + 1 if k + 1 < filters else 0
+            image = source + (plane if multiplier == 1 else plane // multiplier) * H * W
+
+
+cdef void scatter_planes(
+    const real* dy, const real* weight, real* out, const Py_ssize_t* table, Py_ssize_t filters, Py_ssize_t worker,
+    Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tasks (plane, block of rows of dx) with stride 2."""
+    cdef Py_ssize_t planes = table[0], P = table[2], Q = table[3], H = table[4], W = table[5], top = table[6]
+    cdef Py_ssize_t left = table[7], HB = table[11], blocks = table[12], VL = panel_width(out) // 2
+    cdef int size = <int>table[8], vectors, first
+    cdef Py_ssize_t start = planes * blocks * worker // workers, plane = start // blocks, block = start % blocks
+    cdef Py_ssize_t k = plane % filters, h, w, _
+    for _ in range(start, planes * blocks * (worker + 1) // workers):
+        for h in range(block * HB, min(H, (block + 1) * HB)):
+            first = (h + top) % 2
+            w = 0
+            while w < W:
+                vectors = vectors_for((W - w + 1) // 2, VL)
+                scatter_row(
+                    size, vectors, dy + plane * P * Q, P, Q, first, (h + top - first) // 2, w // 2, left,
+                    weight + k * size * size, out + (plane * H + h) * W + w, W - w,
+                )
+                w += 2 * vectors * VL
+        block += 1
+        if block == blocks:
+            block = 0
+            plane += 1
+            k = k + 1 if k + 1 < filters else 0
+
+
+cdef bint pads(const Py_ssize_t* table) noexcept nogil:
+    """Whether some tap of some pixel lies outside the source."""
+    cdef Py_ssize_t reach = table[8] - 1
+    if table[6] > 0 or table[7] > 0:
+        return True
+    return (table[4] - 1) * table[9] + reach - table[6] >= table[2] or (
+        table[5] - 1) * table[9] + reach - table[7] >= table[3]
+
+
+cdef bint run_gather(table_, source, weight, bias, out, real* out_start, int activation, int num_threads) except -1:
+    """Run a table of the forward kind, unless a weight is not finite where it pads."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
+    cdef const real* source_start = <const real*>address(source)
+    cdef const real* weight_start = <const real*>address(weight)
+    cdef const real* bias_start = <const real*>address(bias)
+    cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker, VL = panel_width(out_start) // 2
+    if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
+        return False
+    scratch = np.empty((num_threads, NARROW_ROWS * 4 * VL), out.dtype) if table[10] == 2 else out
+    cdef real* sums = <real*>address(scratch)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        gather_planes(
+            source_start, weight_start, bias_start, out_start, table, filters, activation,
+            sums + worker * NARROW_ROWS * 4 * VL, worker, num_threads,
+        )
+    return True
+
+
+@to_numpy_row
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
+):
+    """Forward convolution."""
+    cdef int clamp = ACTIVATIONS[activation]
+    table = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
+    if out.itemsize == 4:
+        return run_gather(table, x, weight, bias, out, <float*>address(out), clamp, num_threads)
+    return run_gather(table, x, weight, bias, out, <double*>address(out), clamp, num_threads)
+
+
+cdef bint run_scatter(table_, dy, weight, out, real* out_start, int num_threads) except -1:
+    """Run a table of the input gradient with stride 2, unless a weight is not finite."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
+    cdef const real* dy_start = <const real*>address(dy)
+    cdef const real* weight_start = <const real*>address(weight)
+    cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker
+    if not HAS_ROWS or has_nonfinite(weight_start, taps):
+        return False
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        scatter_planes(dy_start, weight_start, out_start, table, filters, worker, num_threads)
+    return True
+
+
+@to_numpy_row
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
+    """Gradient of the input."""
+    table = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
+    if stride == (1, 1):
+        taps = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
+        if out.itemsize == 4:
+            return run_gather(table, dy, taps, None, out, <float*>address(out), 0, num_threads)
+        return run_gather(table, dy, taps, None, out, <double*>address(out), 0, num_threads)
+    if out.itemsize == 4:
+        return run_scatter(table, dy, weight, out, <float*>address(out), num_threads)
+    return run_scatter(table, dy, weight, out, <double*>address(out), num_threads)

@@ -1,0 +1,45 @@
+"""Sizes of a depthwise convolution, and which layers the kernels take."""
+
+import numpy as np
+
+from fastcnn_kernels import cpu
+from fastcnn_kernels.conv2d.depthwise import blocking
+from fastcnn_kernels.conv2d.geometry import before_pooling
+from fastcnn_kernels.memory import planned
+
+
+@planned
+def forward(x_shape, weight_shape, out_shape, stride, padding, pool):
+    """Table of ``conv2d``: planes, planes for each of the source, source, result, padding, size, stride, pool, rows."""
+    (N, C, H, W), (K, _, size, _), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
+    return np.array(
+        [N * K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], pool, *_rows(N * K, P)], np.intp
+    )
+
+
+@planned
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding):
+    """Table of ``conv2d_grad_input``: with stride 1 that of the forward pass with the padding of the other side."""
+    (N, K, P, Q), size, (H, W) = dy_shape, weight_shape[2], out_shape[2:]
+    top, left = (size - 1 - padding[0], size - 1 - padding[2]) if stride == (1, 1) else (padding[0], padding[2])
+    return np.array([N * K, 1, P, Q, H, W, top, left, size, stride[0], 1, *_rows(N * K, H)], np.intp)
+
+
+def _rows(planes, rows):
+    """Rows of a task and tasks of a plane."""
+    block = blocking.rows_per_task(planes, rows)
+    return block, -(-rows // block)
+
+
+def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):
+    """Say why the layer is not one of these, or ""."""
+    if cpu.level() != "x86-64-v4":
+        return f"CPU level {cpu.level()}: no masked loads"
+    K, Cg, R, S = weight.shape
+    if Cg != 1 or groups == 1:
+        return f"{Cg} channels a group" if Cg != 1 else "one channel is no group"
+    if dy is not None and K != groups:
+        return f"{K // groups} filters a channel"
+    if (R, S) not in ((3, 3), (5, 5)) or stride not in ((1, 1), (2, 2)) or dilation != (1, 1):
+        return f"takes 3 x 3 or 5 x 5 taps, stride 1 or 2 and dilation 1, not {R} x {S}, {stride} and {dilation}"
+    return ""

@@ -1,0 +1,136 @@
+"""Depthwise convolution in Numba. Contract in ``conv2d``; tables in ``geometry``; tiles of rows in ``numba_rows``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
+start index stand for a C pointer.
+"""
+
+import numpy as np
+
+from fastcnn_kernels.conv2d.depthwise import geometry
+from fastcnn_kernels.conv2d.depthwise.numba_rows import NARROW_ROWS, ROWS, gather_rows, scatter_row
+from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.numba_ import any_nonfinite
+from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, panel_width
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+
+@compiled
+def vectors_for(columns, VL):
+    """Vectors of a tile: 1, 2 or 4, whose last ones may be empty."""
+    return 1 if columns <= VL else 2 if columns <= 2 * VL else 4
+
+
+@threaded
+def gather_planes(source, weight, bias, out, table, filters, activation, scratch, worker, workers):
+    """Do this worker's share of the tasks (plane, block of rows); the scratch holds sums that wait to be pooled.
+
+    `bias` holds one zero if there is none.
+    """
+    planes, multiplier, H, W, P, Q, top, left = (
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
+    )  # fmt: skip
+    size, stride, pool, PB, blocks = table[8], table[9], table[10], table[11], table[12]
+    VL = panel_width(out) // 2
+    sums = worker * NARROW_ROWS * 4 * VL
+    start = planes * blocks * worker // workers
+    plane, block = start // blocks, start % blocks
+    k, most, image = plane % filters, NARROW_ROWS if Q <= VL else ROWS, plane // multiplier * H * W
+    for _ in range(start, planes * blocks * (worker + 1) // workers):
+        p = block * PB
+        end = min(P, p + PB)
+        while p < end:
+            rows = min(most, end - p)
+            q = 0
+            while q < Q:
+                vectors = vectors_for(Q - q, VL)
+                columns = min(vectors * VL, Q - q)
+                target, pitch, place = (out, Q, (plane * P + p) * Q + q) if pool == 1 else (scratch, 4 * VL, sums)
+                gather_rows(
+                    size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
+                    k * size * size, bias, k if bias.size > 1 else 0, target, place, pitch, rows, columns,
+                )  # fmt: skip
+                activate(target, place, rows, pitch, columns, activation)
+                if pool == 2:
+                    for i in range(rows // 2):
+                        pooled = (plane * (P // 2) + p // 2 + i) * (Q // 2) + q // 2
+                        pool_rows(scratch, sums + 8 * i * VL, sums + (8 * i + 4) * VL, out, pooled, columns // 2)
+                q += columns
+            p += rows
+        block += 1  # the next task, without dividing
+        if block == blocks:
+            block = 0
+            plane += 1
+            k = k + 1 if k + 1 < filters else 0
+            image = (plane if multiplier == 1 else plane // multiplier) * H * W
+
+
+@threaded
+def scatter_planes(dy, weight, out, table, filters, worker, workers):
+    """Do this worker's share of the tasks (plane, block of rows of dx) with stride 2."""
+    planes, P, Q, H, W, top, left = table[0], table[2], table[3], table[4], table[5], table[6], table[7]
+    size, HB, blocks, VL = table[8], table[11], table[12], panel_width(out) // 2
+    start = planes * blocks * worker // workers
+    plane, block = start // blocks, start % blocks
+    k = plane % filters
+    for _ in range(start, planes * blocks * (worker + 1) // workers):
+        for h in range(block * HB, min(H, (block + 1) * HB)):
+            first = (h + top) % 2
+            w = 0
+            while w < W:
+                vectors = vectors_for((W - w + 1) // 2, VL)
+                scatter_row(
+                    size, vectors, dy, plane * P * Q, P, Q, first, (h + top - first) // 2, w // 2, left, weight,
+                    k * size * size, out, (plane * H + h) * W + w, W - w,
+                )  # fmt: skip
+                w += 2 * vectors * VL
+        block += 1
+        if block == blocks:
+            block = 0
+            plane += 1
+            k = k + 1 if k + 1 < filters else 0
+
+
+def pads(table):
+    """Whether some tap of some pixel lies outside the source."""
+    _, _, H, W, P, Q, top, left, size, stride = table[:10].tolist()
+    reach = size - 1
+    return top > 0 or left > 0 or (P - 1) * stride + reach - top >= H or (Q - 1) * stride + reach - left >= W
+
+
+def run_gather(table, source, weight, bias, out, activation, num_threads):
+    """Run a table of the forward kind, unless a weight is not finite where it pads."""
+    if pads(table) and any_nonfinite(flat(weight), num_threads):
+        return False
+    scratch_size = num_threads * NARROW_ROWS * 4 * VECTOR_BYTES // out.itemsize
+    scratch = np.empty(scratch_size if table[10] == 2 else 1, out.dtype)
+    bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
+    gather_planes(num_threads, flat(source), flat(weight), bias, flat(out), table, weight.shape[0], activation, scratch)
+    return True
+
+
+@to_numpy_row
+def conv2d(
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+):  # fmt: skip
+    """Forward convolution."""
+    table = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
+    return run_gather(table, x, weight, bias, out, ACTIVATIONS[activation], num_threads)
+
+
+def run_scatter(table, dy, weight, out, num_threads):
+    """Run a table of the input gradient with stride 2, unless a weight is not finite."""
+    if any_nonfinite(flat(weight), num_threads):
+        return False
+    scatter_planes(num_threads, flat(dy), flat(weight), flat(out), table, weight.shape[0])
+    return True
+
+
+@to_numpy_row
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the input."""
+    table = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
+    if stride == (1, 1):
+        return run_gather(table, dy, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), None, out, 0, num_threads)
+    return run_scatter(table, dy, weight, out, num_threads)

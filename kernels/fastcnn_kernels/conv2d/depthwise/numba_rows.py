@@ -1,0 +1,201 @@
+"""The rows of rows.h for Numba, as LLVM vector instructions; the same functions, described there."""
+
+from functools import partial
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastcnn_kernels.gemm.numba_micro import (
+    _broadcast_load,
+    _emit_call,
+    _emit_switch,
+    _first_lanes,
+    _load_masked,
+    _multiply_add,
+    _store_masked,
+    _vector_type,
+)
+
+ROWS = 4  # rows of a tile
+NARROW_ROWS = 8  # of a tile of one vector
+SIZES, VECTORS = (3, 5), (1, 2, 4)
+#: Vectors and rows of the tiles there are.
+TILES = ((1, NARROW_ROWS), (1, ROWS), (2, ROWS), (4, ROWS))
+
+
+def _between(builder, low, high, vector_type):
+    """Mask of lanes low to high - 1."""
+    first = [_first_lanes(builder, builder.trunc(bound, ir.IntType(32)), vector_type) for bound in (low, high)]
+    return builder.and_(builder.not_(first[0]), first[1])
+
+
+def _sums(builder, vector_type, count):
+    """Sums that live across branches: memory, which LLVM turns into registers."""
+    return [cgutils.alloca_once(builder, vector_type) for _ in range(count)]
+
+
+def _add_to(builder, total, x, y):
+    builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
+
+
+def _inside(builder, position, size):
+    """Whether ``0 <= position < size``."""
+    return builder.icmp_unsigned("<", position, size)
+
+
+def _shuffled(builder, x, y, lanes):
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _emit_gather(
+    builder, size, stride, vectors, most, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns
+):
+    """`gather_rows` for constant size, stride, vectors and rows at most."""
+    intp, VL = H.type, vector_type.count
+    even, odd = (list(range(first, 2 * VL, 2)) for first in (0, 1))
+
+    def mask_of(s, v):
+        column = builder.add(w0, intp(s + v * VL))
+        return _between(builder, builder.neg(column), builder.sub(W, column), vector_type)
+
+    masks = {(s, v): mask_of(s, v) for s in range(0, size, stride) for v in range(stride * vectors)}
+    start = _broadcast_load(builder, bias, intp(0), vector_type)
+    sums = [_sums(builder, vector_type, vectors) for _ in range(most)]
+    for row in sums:
+        for total in row:
+            builder.store(start, total)
+    for h in range((most - 1) * stride + size):
+        position = builder.add(h0, intp(h))
+        with builder.if_then(_inside(builder, position, H)):
+            row = builder.add(builder.mul(position, W), w0)
+            for s in range(0, size, stride):
+                taps = [
+                    _load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), masks[s, v])
+                    for v in range(stride * vectors)
+                ]
+                taps = [taps] if stride == 1 else [
+                    [_shuffled(builder, taps[v], taps[v + 1], lanes) for v in range(0, 2 * vectors, 2)]
+                    for lanes in (even, odd)
+                ]  # fmt: skip
+                for i in range(most):
+                    r = h - i * stride
+                    for t in range(stride):
+                        if 0 <= r < size and s + t < size:
+                            left = _broadcast_load(builder, weight, intp(r * size + s + t), vector_type)
+                            for total, value in zip(sums[i], taps[t], strict=True):
+                                _add_to(builder, total, left, value)
+    count = builder.trunc(columns, ir.IntType(32))
+    masks_out = [_first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
+    for i in range(most):
+        with builder.if_then(builder.icmp_signed("<", intp(i), rows)):
+            for v in range(vectors):
+                offset = builder.add(builder.mul(pitch, intp(i)), intp(v * VL))
+                _store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
+
+
+def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first, p, q0, left, weight, out, columns):
+    """`scatter_row` for constant size, parity of `left`, and vectors."""
+    intp, VL = P.type, vector_type.count
+    sums = [_sums(builder, vector_type, vectors) for _ in range(2)]
+    for total in sums[0] + sums[1]:
+        builder.store(ir.Constant(vector_type, None), total)
+    starts, masks = [], {}
+    for s in range(size):
+        shift = builder.ashr(builder.add(left, intp((s + odd_left) % 2 - s)), intp(1))
+        starts.append(builder.add(q0, shift))
+        for v in range(vectors):
+            q = builder.add(starts[s], intp(v * VL))
+            masks[s, v] = _between(builder, builder.neg(q), builder.sub(Q, q), vector_type)
+    for step in range((size + 1) // 2):
+        r = builder.add(first, intp(2 * step))
+        position = builder.sub(p, intp(step))
+        met = builder.and_(_inside(builder, position, P), builder.icmp_signed("<", r, intp(size)))
+        with builder.if_then(met):
+            row = builder.mul(position, Q)
+            for s in range(size):
+                tap = _broadcast_load(builder, weight, builder.add(builder.mul(r, intp(size)), intp(s)), vector_type)
+                for v in range(vectors):
+                    offset = builder.add(row, builder.add(starts[s], intp(v * VL)))
+                    value = _load_masked(builder, dy, vector_type, offset, masks[s, v])
+                    _add_to(builder, sums[(s + odd_left) % 2][v], tap, value)
+    count = builder.trunc(columns, ir.IntType(32))
+    for v in range(vectors):
+        even, odd = (builder.load(total[v]) for total in sums)
+        for half in (0, 1):
+            lanes = [half * VL // 2 + j // 2 + j % 2 * VL for j in range(VL)]
+            place = (2 * v + half) * VL
+            mask = _first_lanes(builder, builder.sub(count, count.type(place)), vector_type)
+            _store_masked(builder, _shuffled(builder, even, odd, lanes), out, intp(place), mask)
+
+
+@intrinsic
+def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
+    def generate(context, builder, signature, arguments):
+        size, stride, vectors, *rest = arguments
+        vector_type, intp = _vector_type(context, signature.args[3]), size.type
+        most = builder.select(builder.icmp_signed(">", rest[-2], intp(ROWS)), intp(NARROW_ROWS), intp(ROWS))
+        key = builder.add(builder.mul(builder.add(builder.mul(size, intp(4)), stride), intp(8)), vectors)
+        key = builder.add(builder.mul(key, intp(16)), most)
+        cases = [
+            (((a * 4 + b) * 8 + c) * 16 + d, partial(_emit_gather, builder, a, b, c, d, vector_type, *rest))
+            for a in SIZES for b in (1, 2) for c, d in TILES
+        ]  # fmt: skip
+        _emit_switch(builder, key, cases)
+        return context.get_dummy_value()
+
+    return types.void(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns), generate
+
+
+@intrinsic
+def _scatter_code(typing_context, size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns):
+    def generate(context, builder, signature, arguments):
+        size, vectors, *rest = arguments
+        vector_type, intp, left = _vector_type(context, signature.args[2]), size.type, arguments[8]
+        odd = builder.and_(left, intp(1))
+        key = builder.add(builder.mul(builder.add(builder.mul(size, intp(2)), odd), intp(8)), vectors)
+        cases = [
+            ((a * 2 + b) * 8 + c, partial(_emit_scatter, builder, a, b, c, vector_type, *rest))
+            for a in SIZES for b in (0, 1) for c in VECTORS
+        ]  # fmt: skip
+        _emit_switch(builder, key, cases)
+        return context.get_dummy_value()
+
+    return types.void(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns), generate
+
+
+def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
+    _gather_code(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+
+
+def _scatter_row(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns):
+    _scatter_code(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+
+
+@intrinsic
+def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W, h0, w0, weight, weight_start, bias,
+                bias_start, out, out_start, pitch, rows, columns):  # fmt: skip
+    """Rows of sums over the taps of one filter, from ``bias[bias_start]`` on; more than ROWS of one vector only."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, weight, bias, out, intp, intp, intp)
+        return _emit_call(context, builder, _gather_rows, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, plane, intp, intp, intp, intp, intp, weight, intp, bias, intp, out, intp, intp, intp, intp
+    ), generate
+
+
+@intrinsic
+def scatter_row(typing_context, size, vectors, dy, dy_start, P, Q, first, p, q0, left, weight, weight_start, out,
+                out_start, columns):  # fmt: skip
+    """One row of the input gradient with stride 2."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, dy, intp, intp, intp, intp, intp, intp, weight, out, intp)
+        return _emit_call(context, builder, _scatter_row, kinds, arguments)
+
+    return types.void(intp, intp, dy, intp, intp, intp, intp, intp, intp, intp, weight, intp, out, intp, intp), generate

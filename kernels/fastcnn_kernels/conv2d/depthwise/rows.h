@@ -1,0 +1,19 @@
+/* Rows of a plane convolved with one small filter, the sums of a few rows staying in registers while the rows of the
+ * image pass, so that each is loaded once for all of them. The body is rows_body.h.
+ *
+ * The filter is square, of 3 or 5 taps a side; `vectors` is 1, 2 or 4.
+ */
+#ifndef FASTCNN_ROWS_H
+#define FASTCNN_ROWS_H
+
+#define ROWS 4 /* rows of a tile: 4 rows of 4 vectors are 16 sums, beside 4 vectors of the image */
+#define NARROW_ROWS 8 /* of a tile of one vector: small planes take fewer tiles */
+#if defined(__GNUC__)
+#define HAS_ROWS 1
+#else
+#define HAS_ROWS 0 /* plain compilers: the kernels hand every call over */
+#endif
+#define BODY "fastcnn_kernels/conv2d/depthwise/rows_body.h"
+#include "fastcnn_kernels/gemm/each_dtype.h"
+#undef BODY
+#endif

@@ -1,0 +1,46 @@
+"""Cython's view of rows.h: one name per function, whatever the dtype."""
+
+from fastcnn_kernels.gemm.micro cimport real
+
+cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
+    const int HAS_ROWS
+    const int ROWS
+    const int NARROW_ROWS
+    void gather_rows_f32(
+        int size, int stride, int vectors, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
+        Py_ssize_t w0, const float* weight, float bias, float* out, Py_ssize_t pitch, Py_ssize_t rows,
+        Py_ssize_t columns
+    )
+    void gather_rows_f64(
+        int size, int stride, int vectors, const double* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
+        Py_ssize_t w0, const double* weight, double bias, double* out, Py_ssize_t pitch, Py_ssize_t rows,
+        Py_ssize_t columns
+    )
+    void scatter_row_f32(
+        int size, int vectors, const float* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
+        Py_ssize_t left, const float* weight, float* out, Py_ssize_t columns
+    )
+    void scatter_row_f64(
+        int size, int vectors, const double* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
+        Py_ssize_t left, const double* weight, double* out, Py_ssize_t columns
+    )
+
+
+cdef inline void gather_rows(
+    int size, int stride, int vectors, const real* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0, Py_ssize_t w0,
+    const real* weight, real bias, real* out, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    if real is float:
+        gather_rows_f32(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+    else:
+        gather_rows_f64(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+
+
+cdef inline void scatter_row(
+    int size, int vectors, const real* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
+    Py_ssize_t left, const real* weight, real* out, Py_ssize_t columns
+) noexcept nogil:
+    if real is float:
+        scatter_row_f32(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+    else:
+        scatter_row_f64(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)

@@ -1,0 +1,105 @@
+/* Included once per dtype by each_dtype.h; no include guard by intent. */
+
+#if defined(__GNUC__)
+/* out[i * pitch + j] = bias + sum of weight[r, s] plane[h0 + i stride + r, w0 + j stride + s] over the taps inside the
+ * plane, for i < rows <= most and j < columns, which may be more than the vectors hold. */
+INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vectors, const int most, const REAL *plane,
+                                 ptrdiff_t H, ptrdiff_t W, ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias,
+                                 REAL *out, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns) {
+    NAME(vec) sums[NARROW_ROWS][4];
+    uint16_t mask[6][8]; /* of the vectors that begin at tap s; with stride 2 two of them for each */
+    UNROLL for (int s = 0; s < size; s += stride)
+        UNROLL for (int v = 0; v < stride * vectors; v++) {
+            const ptrdiff_t column = w0 + s + v * VL;
+            mask[s][v] = BETWEEN(-column, W - column);
+        }
+    UNROLL for (int i = 0; i < most; i++)
+        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = (NAME(vec)){0} + bias;
+    _Pragma("GCC unroll 19") for (int h = 0; h < (most - 1) * stride + size; h++) {
+        if (h0 + h < 0 || h0 + h >= H) continue;
+        const REAL *row = plane + (h0 + h) * W + w0;
+        UNROLL for (int s = 0; s < size; s += stride) {
+            NAME(vec) taps[2][4];
+            UNROLL for (int v = 0; v < vectors; v++) {
+                taps[0][v] = NAME(load_masked)(mask[s][stride * v], row + s + stride * v * VL);
+                if (stride == 2) { /* two taps side by side: the even and the odd pixels */
+                    const NAME(vec) high = NAME(load_masked)(mask[s][2 * v + 1], row + s + (2 * v + 1) * VL);
+                    taps[1][v] = SHUFFLE(taps[0][v], high, ODD);
+                    taps[0][v] = SHUFFLE(taps[0][v], high, EVEN);
+                }
+            }
+            UNROLL for (int i = 0; i < most; i++) {
+                const int r = h - i * stride;
+                UNROLL for (int t = 0; t < stride; t++)
+                    if (r >= 0 && r < size && s + t < size)
+                        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] += weight[r * size + s + t] * taps[t][v];
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < most; i++)
+        if (i < rows)
+            UNROLL for (int v = 0; v < vectors; v++)
+                NAME(store_masked)(FIRST(columns - v * VL), out + i * pitch + v * VL, sums[i][v]);
+}
+
+static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
+                              ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
+                              ptrdiff_t rows, ptrdiff_t columns) {
+#define CASE(a, b, c, d) case (((a) * 4 + (b)) * 8 + (c)) * 16 + (d): \
+        NAME(gather_rows_of)(a, b, c, d, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns); break;
+#define CASES(a, b) CASE(a, b, 1, NARROW_ROWS) CASE(a, b, 1, ROWS) CASE(a, b, 2, ROWS) CASE(a, b, 4, ROWS)
+    switch (((size * 4 + stride) * 8 + vectors) * 16 + (rows > ROWS ? NARROW_ROWS : ROWS)) {
+        CASES(3, 1) CASES(3, 2) CASES(5, 1) CASES(5, 2)
+    }
+#undef CASES
+#undef CASE
+}
+
+/* The row of the input gradient with stride 2 that the taps r = first, first + 2, ... meet, in rows p, p - 1, ... of
+ * dy: out[2 j + b] = sum of weight[r, s] dy[p, q0 + j + (b + left - s) / 2] over the taps s with b + left - s even, for
+ * 2 j + b < columns, which may be more than the vectors hold twice. */
+INLINE void NAME(scatter_row_of)(const int size, const int odd_left, const int vectors, const REAL *dy, ptrdiff_t P,
+                                 ptrdiff_t Q, int first, ptrdiff_t p, ptrdiff_t q0, ptrdiff_t left, const REAL *weight,
+                                 REAL *out, ptrdiff_t columns) {
+    NAME(vec) sums[2][4];
+    uint16_t mask[5][4];
+    UNROLL for (int v = 0; v < vectors; v++) {
+        sums[0][v] = sums[1][v] = (NAME(vec)){0};
+        UNROLL for (int s = 0; s < size; s++) {
+            const ptrdiff_t q = q0 + (((s + odd_left) % 2 + left - s) >> 1) + v * VL;
+            mask[s][v] = BETWEEN(-q, Q - q);
+        }
+    }
+    for (int r = first; r < size; r += 2, p--) {
+        if (p < 0 || p >= P) continue;
+        UNROLL for (int s = 0; s < size; s++) {
+            const int b = (s + odd_left) % 2;
+            const REAL *row = dy + p * Q + q0 + ((b + left - s) >> 1);
+            UNROLL for (int v = 0; v < vectors; v++)
+                sums[b][v] += weight[r * size + s] * NAME(load_masked)(mask[s][v], row + v * VL);
+        }
+    }
+    UNROLL for (int v = 0; v < vectors; v++) {
+        NAME(store_masked)(FIRST(columns - 2 * v * VL), out + 2 * v * VL, SHUFFLE(sums[0][v], sums[1][v], ZIP_LOW));
+        NAME(store_masked)(FIRST(columns - (2 * v + 1) * VL), out + (2 * v + 1) * VL,
+                           SHUFFLE(sums[0][v], sums[1][v], ZIP_HIGH));
+    }
+}
+
+static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, int first, ptrdiff_t p,
+                              ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {
+#define CASE(a, b, c) case ((a) * 2 + (b)) * 8 + (c): \
+        NAME(scatter_row_of)(a, b, c, dy, P, Q, first, p, q0, left, weight, out, columns); break;
+    switch ((size * 2 + (int)(left & 1)) * 8 + vectors) {
+        CASE(3, 0, 1) CASE(3, 0, 2) CASE(3, 0, 4) CASE(3, 1, 1) CASE(3, 1, 2) CASE(3, 1, 4)
+        CASE(5, 0, 1) CASE(5, 0, 2) CASE(5, 0, 4) CASE(5, 1, 1) CASE(5, 1, 2) CASE(5, 1, 4)
+    }
+#undef CASE
+}
+#else
+static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
+                              ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
+                              ptrdiff_t rows, ptrdiff_t columns) {}
+static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, int first, ptrdiff_t p,
+                              ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {}
+#endif
