@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "backends",
     "clear_cache",
+    "clear_tuning",
     "conv2d",
     "conv2d_backward",
     "explain",
@@ -40,12 +41,19 @@ __all__ = [
     "set_memory_limit",
     "set_num_threads",
     "show_config",
+    "tune",
     "use_algorithm",
     "use_backend",
 ]
 
 #: Name -> the module that has it; imported on first use.
-_LAZY = {"show_config": "fastcnn.config", "nn": "fastcnn.nn", "models": "fastcnn.models"}
+_LAZY = {
+    "show_config": "fastcnn.config",
+    "nn": "fastcnn.nn",
+    "models": "fastcnn.models",
+    "tune": "fastcnn.tuning",
+    "clear_tuning": "fastcnn.tuning",
+}
 
 
 def __getattr__(name: str) -> Any:

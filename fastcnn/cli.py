@@ -1,4 +1,4 @@
-"""The command ``fastcnn``: train, predict, info.
+"""The command ``fastcnn``: train, predict, tune, info.
 
 Exit codes: 0 done, 2 wrong use or input, 3 the loss level was not reached, 130 interrupted by Ctrl-C.
 """
@@ -22,11 +22,13 @@ TRAIN_NEEDS = {
     "PIL": "Pillow",
 }
 PREDICT_NEEDS = {name: TRAIN_NEEDS[name] for name in ("safetensors", "PIL")}
+TUNE_NEEDS = {name: TRAIN_NEEDS[name] for name in ("safetensors", "tqdm")}
 
 EXAMPLES = """examples:
   fastcnn train essay --target-loss 0.05 --seed 0 --out runs/essay
   fastcnn train digits --out runs/digits
   fastcnn predict runs/digits/model.safetensors photo.png
+  fastcnn tune runs/digits/model.safetensors --batch 1 --batch 64
   fastcnn info"""
 
 
@@ -90,6 +92,19 @@ def parser() -> Parser:
         default="auto",
         help="what the digits are on; auto looks at the border (default: auto)",
     )
+
+    tune = commands.add_parser(
+        "tune",
+        parents=[common],
+        help="measure the fastest kernels for a model",
+        description="Measure which kernels are the fastest for the forward pass and a training step of a model. What "
+        "is found is kept in the user's cache directory (or FASTCNN_CACHE_DIR), and used from then on, on this machine.",
+    )
+    tune.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
+    tune.add_argument(
+        "--batch", metavar="N", type=int, action="append", help="images per call; may be repeated (default: 1 and 64)"
+    )
+    tune.add_argument("--quiet", action="store_true", help="no progress bar")
 
     commands.add_parser("info", parents=[common], help="versions, CPU level, threads, backends")
     return main
@@ -198,6 +213,31 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(args: argparse.Namespace) -> int:
+    _require(TUNE_NEEDS)
+    from tqdm import tqdm
+
+    from fastcnn import picks, tuning
+    from fastcnn.checks import integer
+    from fastcnn.files import load_model
+
+    model, _ = load_model(args.model)
+    batches = [integer(batch, "--batch", 1) for batch in args.batch or (1, 64)]
+    steps = tuning.training_steps(model, batches)
+    bar = tqdm(steps, unit="call", disable=args.quiet)
+    found = [tuning.measure_and_remember(step) for step in bar]
+    if args.json:
+        print(json.dumps([measured.as_dict() for measured in found]))
+        return 0
+    print(f"{'model of costs':36}  {'measured':36}  threads      us  gain  call")
+    for measured in found:
+        name, number, seconds = measured.pick
+        gain = measured.modelled_seconds / seconds
+        print(f"{measured.modelled:36}  {name:36}  {number:7}  {seconds * 1e6:6.1f}  {gain:4.2f}  {measured.call}")
+    print("kept in", picks.path())
+    return 0
+
+
 def _info(args: argparse.Namespace) -> int:
     if args.json:
         from fastcnn.config import config
@@ -208,4 +248,4 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": _train, "predict": _predict, "info": _info}
+COMMANDS = {"train": _train, "predict": _predict, "tune": _tune, "info": _info}

@@ -4,7 +4,7 @@ import os
 import platform
 from importlib import metadata
 
-from fastcnn import __version__, dispatch, threads
+from fastcnn import __version__, dispatch, picks, threads
 from fastcnn_kernels import cpu
 
 #: Packages whose version matters; found in the installation's metadata, so that none is imported.
@@ -30,6 +30,7 @@ def config() -> dict[str, dict[str, str]]:
             "threads": _answer(threads.get_num_threads),
             "backend": _answer(dispatch.get_backend),
             "algorithm": _answer(dispatch.get_algorithm),
+            "tuning": _answer(lambda: f"{len(picks.known())} picks, {picks.path()}"),
         },
         "backends": _backends(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith("FASTCNN_")},

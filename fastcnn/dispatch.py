@@ -5,15 +5,17 @@ task, else of `set_backend`, else of the environment variable ``FASTCNN_BACKEND`
 algorithm of a convolution is that of `use_algorithm`, `set_algorithm`, ``FASTCNN_ALGORITHM``, else "auto".
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcnn import threads
+from fastcnn import picks, threads
+from fastcnn.checks import message
 from fastcnn.setting import Setting
 from fastcnn_kernels import table
 
@@ -35,16 +37,17 @@ def run(steps: list[Step], backend: str | None) -> None:
         If an algorithm was asked for that does not apply to a call.
     """
     choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
-    for op, work, call in steps:
-        kernel = _known(op, choice, algorithm, call)
-        if kernel is None:
-            raise _no_kernel(op, choice, algorithm, call)
-        launch(kernel.load, work, call)
+    for step in steps:
+        if _observers:
+            for observe in _observers:
+                observe(step)
+        launch(_known(step, choice, algorithm), step)
 
 
-def launch(kernel: Callable[..., None], work: int, call: dict[str, Any]) -> None:
+def launch(chosen: "Chosen", step: Step) -> None:
     """Run a kernel on as many threads as are free and worth it."""
-    num_threads = threads.acquire(work)
+    kernel, call = chosen.kernel, step[2]
+    num_threads = 1 if chosen.single else threads.acquire(step[1])
     if num_threads == 1:
         kernel(num_threads=1, **call)
         return
@@ -54,25 +57,33 @@ def launch(kernel: Callable[..., None], work: int, call: dict[str, Any]) -> None
         threads.release()
 
 
-def chosen(step: Step) -> Callable[..., None]:
-    """Return the kernel that `run` would take for a step, for calls that differ from it in their arrays only.
+def choose(step: Step) -> "Chosen":
+    """Return what `run` would take for a step, for calls that differ from it in their arrays only.
 
     Raises
     ------
     RuntimeError, ValueError
         As `run`.
     """
-    op, _, call = step
-    choice, algorithm = settings()
-    kernel = _known(op, choice, algorithm, call)
-    if kernel is None:
-        raise _no_kernel(op, choice, algorithm, call)
-    return kernel.load
+    return _known(step, BACKEND.chosen(), ALGORITHM.chosen())
 
 
-def settings() -> tuple[str, str]:
-    """Return the backend and the algorithm in force here."""
-    return BACKEND.chosen(), ALGORITHM.chosen()
+def settings() -> tuple[Any, ...]:
+    """Return all but the call that decides what `choose` returns."""
+    return BACKEND.chosen(), ALGORITHM.chosen(), threads.get_num_threads(), _generation
+
+
+@contextmanager
+def observing(observe: Callable[[Step], None]) -> Iterator[None]:
+    """Have `observe` called with every step before it is run, in any thread."""
+    _observers.append(observe)
+    try:
+        yield
+    finally:
+        _observers.remove(observe)
+
+
+_observers: list[Callable[[Step], None]] = []
 
 
 def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Exception:
@@ -83,40 +94,93 @@ def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Ex
     return RuntimeError(f"{op}: backend {choice!r} has no kernel that takes this call. {reasons}")
 
 
-_kernels: dict[tuple[Any, ...], table.Kernel | None] = {}
+class Chosen(NamedTuple):
+    """What runs a step."""
+
+    kernel: Callable[..., None]
+    single: bool  # on one thread, however large the call
+
+
+_kernels: dict[tuple[Any, ...], Chosen] = {}
+#: Counts the times that choices became void.
+_generation = 0
 #: Choices remembered at most: more than the layers of any program; then all are forgotten.
 REMEMBERED = 1 << 14
 
 
-def _known(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> table.Kernel | None:
+def _known(step: Step, choice: str, algorithm: str) -> Chosen:
     """What `select` chose for a call of these shapes, dtype and options, which are all that decides."""
+    op, _, call = step
     key = [value.shape if type(value) is np.ndarray else value for value in call.values()]
-    known = (op, choice, algorithm, call["out"].dtype.char, *key)
+    known = (op, choice, algorithm, threads.get_num_threads(), call["out"].dtype.char, *key)
     try:
         return _kernels[known]
     except KeyError:
-        if len(_kernels) >= REMEMBERED:
-            _kernels.clear()
-        kernel = _kernels[known] = select(op, choice, algorithm, call)[0]
-        return kernel
+        pass
+    if algorithm == "auto" and _measures() and _pick(op, choice, call) is None:
+        from fastcnn import tuning  # it builds on this module
+
+        if (measured := tuning.measure(step, choice)) is not None:
+            picks.remember({measured.call: measured.pick})
+    kernel = select(op, choice, algorithm, call)[0]
+    if kernel is None:
+        raise _no_kernel(op, choice, algorithm, call)
+    pick = _pick(op, choice, call) if algorithm == "auto" else None
+    if len(_kernels) >= REMEMBERED:
+        _kernels.clear()
+    chosen = _kernels[known] = Chosen(kernel.load, pick is not None and pick.threads == 1)
+    return chosen
 
 
-def _forget() -> None:
-    """Forget what was chosen, for tests that change the table."""
+@cache
+def _measures() -> bool:
+    """Whether ``FASTCNN_TUNE`` asks to measure calls of new shapes."""
+    value = os.environ.get("FASTCNN_TUNE", "")
+    if value not in ("", "0", "1"):
+        raise ValueError(message("environment variable FASTCNN_TUNE", repr(value), "0 or 1"))
+    return value == "1"
+
+
+def _pick(op: str, choice: str, call: dict[str, Any]) -> picks.Pick | None:
+    """What was measured for a call, if that kernel may run under the backend asked for."""
+    pick = picks.known().get(picks.key(op, call, threads.get_num_threads()))
+    if pick is None or pick.kernel not in [kernel.name for kernel in candidates(op, choice, call)]:
+        return None
+    return pick
+
+
+def candidates(op: str, choice: str, call: dict[str, Any]) -> list[table.Kernel]:
+    """Return the rows of `op` that can compute `call`, fast or not; the oracle only if no other can."""
+    rows = [
+        kernel
+        for kernel, reason in _rows(op, choice, "auto", call["out"].dtype.char)
+        if not reason and not kernel.cannot(**call)
+    ]
+    return [kernel for kernel in rows if kernel.backend != "numpy"] or rows
+
+
+def forget() -> None:
+    """Forget what was chosen: the table, or what was measured, has changed."""
+    global _generation
+    _generation += 1
     _kernels.clear()
     _rows.cache_clear()
 
 
 def select(
-    op: str, choice: str, algorithm: str, call: dict[str, Any]
+    op: str, choice: str, algorithm: str, call: dict[str, Any], measured: bool = True
 ) -> tuple[table.Kernel | None, list[tuple[str, str]]]:
     """Return the first row of `op` that takes `call`, or None, and the (name, reason) of each row before it.
 
-    The number of threads is not part of `call`, so that no choice, and with it no result, depends on it.
+    What was measured for the call, if anything was, goes before what the rows say, unless an algorithm is asked for or
+    `measured` is false. Without it nothing depends on the number of threads, and no result ever does.
     """
     declined: list[tuple[str, str]] = []
+    pick = _pick(op, choice, call) if measured and algorithm == "auto" else None
     for kernel, reason in _rows(op, choice, algorithm, call["out"].dtype.char):
-        if not reason:  # a fast algorithm asked for by name need not be the fastest one
+        if not reason and pick is not None:
+            reason = "" if kernel.name == pick.kernel else f"measured: {pick.kernel} is faster"
+        elif not reason:  # a fast algorithm asked for by name need not be the fastest one
             by_name = algorithm == kernel.algorithm != "direct"
             reason = kernel.cannot(**call) if by_name else kernel.refuses(**call)
         if not reason:

@@ -7,13 +7,13 @@ Metadata of a file: ``fastcnn``, a JSON object with version, model, config, clas
 import hashlib
 import json
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastcnn.atomic import write_atomic
 from fastcnn.checks import message
 from fastcnn.models import MODELS, Model
 
@@ -127,24 +127,3 @@ def _digest(header: str, tensors: dict[str, np.ndarray]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
-
-
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write `data` to a new file beside `path`, flush it to the disk, and move it to `path`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

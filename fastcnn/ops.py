@@ -260,6 +260,11 @@ def explain(op: str, /, *args: Any, **kwargs: Any) -> dispatch.Explanation:
     Exception
         What the op raises for these arguments.
     """
+    return dispatch.explain(*steps_of(op, args, kwargs))
+
+
+def steps_of(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[dispatch.Step], str | None]:
+    """Kernel calls of an op, and the backend asked for; nothing is run and `out` not written."""
     if not isinstance(op, str) or op not in OPS:
         raise ValueError(f"op: got {op!r}, expected one of {', '.join(OPS)}")
     function, build = OPS[op]
@@ -271,4 +276,4 @@ def explain(op: str, /, *args: Any, **kwargs: Any) -> dispatch.Explanation:
     steps, _ = build(**bound.arguments)
     if out is not None and before is not None and not steps:  # a result known without computing was written at once
         out[...] = before
-    return dispatch.explain(steps, backend)
+    return steps, backend

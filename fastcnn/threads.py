@@ -72,6 +72,15 @@ def acquire(work: int) -> int:
     return number
 
 
+def claim() -> bool:
+    """Keep other Python threads from using more than one thread until `release`; False if one does, or in a fork."""
+    global _used
+    if _single or not _busy.acquire(blocking=False):
+        return False
+    _used = True
+    return True
+
+
 def release() -> None:
     """Let another Python thread use more than one thread."""
     _busy.release()

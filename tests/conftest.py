@@ -6,26 +6,29 @@ import sys
 
 import pytest
 
-from fastcnn import dispatch, threads
+from fastcnn import dispatch, picks, threads
 from fastcnn_kernels import table
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch):
+def restored(monkeypatch, tmp_path_factory):
     """Backend and thread settings are those of a fresh process, before and after."""
     for setting in (dispatch.BACKEND, dispatch.ALGORITHM):
         monkeypatch.setattr(setting, "process_wide", None)
     monkeypatch.setattr(threads, "_number", None)
+    monkeypatch.setenv("FASTCNN_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(picks, "_picks", None)
+    monkeypatch.setattr(picks, "_warned", set())
 
 
 @pytest.fixture
 def rows(monkeypatch):
     """The table's list of rows, to insert fakes into."""
     monkeypatch.setattr(table, "KERNELS", list(table.KERNELS))
-    for forget in (dispatch._forget, table._load.cache_clear):
+    for forget in (dispatch.forget, table._load.cache_clear):
         forget()
     yield table.KERNELS
-    for forget in (dispatch._forget, table._load.cache_clear):
+    for forget in (dispatch.forget, table._load.cache_clear):
         forget()
 
 

@@ -105,11 +105,11 @@ def test_second_caller_gets_one_thread(numbers):
 def test_threads_are_released_after_an_error(rows, numbers):
     fc.set_num_threads(2)
     rows.insert(0, table.Kernel("broken", "conv2d", "numpy", "fake_kernels", "missing"))
-    fc.dispatch._forget()
+    fc.dispatch.forget()
     with pytest.raises(AttributeError, match="missing"):
         fc.conv2d(*LARGE)
     del rows[0]
-    fc.dispatch._forget()
+    fc.dispatch.forget()
     fc.conv2d(*LARGE)
     assert numbers == [2]
 

@@ -89,13 +89,14 @@ class _Call:
 
     def __init__(self, steps: list[dispatch.Step], result: np.ndarray, activate: Callable[..., Any] | None = None):
         self._steps, self._result, self._activate = steps, result, activate
-        self._kernels = [dispatch.chosen(step) for step in steps]  # one, or none for an empty batch
+        self._chosen = [dispatch.choose(step) for step in steps]  # one, or none for an empty batch
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        for kernel, (_, work, arguments) in zip(self._kernels, self._steps, strict=True):
+        for chosen, step in zip(self._chosen, self._steps, strict=True):
+            arguments = step[2]
             source = "x" if "x" in arguments else "a"
             arguments[source] = x.reshape(arguments[source].shape)
-            dispatch.launch(kernel, work, arguments)
+            dispatch.launch(chosen, step)
 
         if self._activate is not None:
             self._activate(self._result)

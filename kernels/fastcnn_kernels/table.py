@@ -132,6 +132,7 @@ _MATMUL = [
     Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry")),
     Family("", "gemm"),
 ]
+_SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
 _CONV2D = [
     _winograd(4),
     _winograd(2),
@@ -141,8 +142,8 @@ _CONV2D = [
         _refusal("fastcnn_kernels.conv2d.masked.geometry"),
         _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
     ),
-    Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry")),
-    Family("", "conv2d", _refusal("fastcnn_kernels.conv2d.geometry")),
+    Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE),
+    Family("", "conv2d", _SPARSE, _SPARSE),
 ]
 
 
