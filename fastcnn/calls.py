@@ -75,7 +75,8 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups, activation, max_p
         "max_pool": window,
         "packed": packed,
     }
-    return [("conv2d", geometry.work, call)], result
+    key = (geometry.token, bias is None, activation, window, packed is None)
+    return [("conv2d", geometry.work, call, key)], result
 
 
 def conv2d_backward(dy, x, weight, stride, padding, dilation, groups, output_mask) -> Gradients:
@@ -95,12 +96,12 @@ def conv2d_backward(dy, x, weight, stride, padding, dilation, groups, output_mas
         dy = _batched(ready(dy, "dy"))
     if dx is not None:
         call = {"dy": dy, "weight": ready(weight, "weight"), "out": _batched(dx), **geometry.options}
-        steps.append(("conv2d_grad_input", geometry.work, call))
+        steps.append(("conv2d_grad_input", geometry.work, call, (geometry.token,)))
     if dw is not None:
         call = {"dy": dy, "x": _batched(ready(x, "x")), "out": dw, **geometry.options}
-        steps.append(("conv2d_grad_weight", geometry.work, call))
+        steps.append(("conv2d_grad_weight", geometry.work, call, (geometry.token,)))
     if db is not None:
-        steps.append(("conv2d_grad_bias", dy.size, {"dy": dy, "out": db}))
+        steps.append(("conv2d_grad_bias", dy.size, {"dy": dy, "out": db}, None))
     return steps, (dx, dw, db)
 
 
@@ -148,7 +149,7 @@ def _product(
         # One matrix for the whole batch: its rows are the rows of one tall matrix.
         a, out = a.reshape(1, -1, inner), out.reshape(1, -1, columns)
     call = {"a": a, "b": b, "bias": bias, "out": out, "transpose_a": transpose_a, "transpose_b": transpose_b}
-    return [("matmul", work, call)]
+    return [("matmul", work, call, None)]
 
 
 def matmul(a, b, out) -> Plan:
@@ -202,5 +203,5 @@ def linear_backward(dy, x, weight, output_mask) -> Gradients:
             _zeroed(db)
         else:
             call = {"dy": rows[:, :, None, None], "out": db}
-            steps.append(("conv2d_grad_bias", dy.size, call))
+            steps.append(("conv2d_grad_bias", dy.size, call, None))
     return steps, (dx, dw, db)

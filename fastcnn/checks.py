@@ -108,11 +108,14 @@ class Geometry(NamedTuple):
         Shape of the result: (N, K, P, Q), or (K, P, Q) for an unbatched input.
     work : int
         Floating-point operations of the forward pass, and of each of the gradients of input and weights.
+    token : object
+        Stands for shapes and options where they have to be hashed.
     """
 
     options: dict[str, Any]
     y_shape: Shape
     work: int
+    token: object
 
 
 @lru_cache(maxsize=4096)
@@ -138,7 +141,7 @@ def conv2d_geometry(
     batch = x[0] if len(x) == 4 else 1
     work = 2 * batch * weight[0] * out[0] * out[1] * weight[1] * kernel[0] * kernel[1]
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return Geometry(options, y_shape, work)
+    return Geometry(options, y_shape, work, object())
 
 
 def _check_conv2d_shapes(x: Shape, weight: Shape, groups: int) -> None:

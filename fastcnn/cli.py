@@ -98,7 +98,7 @@ def parser() -> Parser:
         parents=[common],
         help="measure the fastest kernels for a model",
         description="Measure which kernels are the fastest for the forward pass and a training step of a model. What "
-        "is found is kept in the user's cache directory (or FASTCNN_CACHE_DIR), and used from then on, on this machine.",
+        "is found is kept in the user's cache directory (or FASTCNN_CACHE_DIR), and used from then on.",
     )
     tune.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
     tune.add_argument(

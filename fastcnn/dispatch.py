@@ -19,8 +19,9 @@ from fastcnn.checks import message
 from fastcnn.setting import Setting
 from fastcnn_kernels import table
 
-#: One kernel call: op, floating-point operations, keywords except num_threads.
-Step = tuple[str, int, dict[str, Any]]
+#: One kernel call: op, floating-point operations, keywords except num_threads, and what stands for their shapes and
+#: options where that is known.
+Step = tuple[str, int, dict[str, Any], tuple[Any, ...] | None]
 
 BACKEND = Setting("backend", lambda: table.BACKENDS, lambda name: table.unavailable(name))
 ALGORITHM = Setting("algorithm", lambda: table.ALGORITHMS)
@@ -46,15 +47,14 @@ def run(steps: list[Step], backend: str | None) -> None:
 
 def launch(chosen: "Chosen", step: Step) -> None:
     """Run a kernel on as many threads as are free and worth it."""
-    kernel, call = chosen.kernel, step[2]
+    call = step[2]
     num_threads = 1 if chosen.single else threads.acquire(step[1])
-    if num_threads == 1:
-        kernel(num_threads=1, **call)
-        return
     try:
-        kernel(num_threads=num_threads, **call)
+        if chosen.kernel(num_threads=num_threads, **call) is False:
+            chosen.other(num_threads=num_threads, **call)
     finally:
-        threads.release()
+        if num_threads > 1:
+            threads.release()
 
 
 def choose(step: Step) -> "Chosen":
@@ -97,7 +97,8 @@ def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Ex
 class Chosen(NamedTuple):
     """What runs a step."""
 
-    kernel: Callable[..., None]
+    kernel: Callable[..., Any]
+    other: Callable[..., None]  # runs if the kernel returns False
     single: bool  # on one thread, however large the call
 
 
@@ -110,9 +111,10 @@ REMEMBERED = 1 << 14
 
 def _known(step: Step, choice: str, algorithm: str) -> Chosen:
     """What `select` chose for a call of these shapes, dtype and options, which are all that decides."""
-    op, _, call = step
-    key = [value.shape if type(value) is np.ndarray else value for value in call.values()]
-    known = (op, choice, algorithm, threads.get_num_threads(), call["out"].dtype.char, *key)
+    op, _, call, key = step
+    if key is None:
+        key = tuple([value.shape if type(value) is np.ndarray else value for value in call.values()])
+    known = (op, choice, algorithm, threads.get_num_threads(), call["out"].dtype.char, key)
     try:
         return _kernels[known]
     except KeyError:
@@ -128,7 +130,7 @@ def _known(step: Step, choice: str, algorithm: str) -> Chosen:
     pick = _pick(op, choice, call) if algorithm == "auto" else None
     if len(_kernels) >= REMEMBERED:
         _kernels.clear()
-    chosen = _kernels[known] = Chosen(kernel.load, pick is not None and pick.threads == 1)
+    chosen = _kernels[known] = Chosen(*kernel.load_parts(), pick is not None and pick.threads == 1)
     return chosen
 
 
@@ -373,7 +375,7 @@ def explain(steps: list[Step], backend: str | None) -> Explanation:
     """Say what `run` would do."""
     choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
     choices = []
-    for op, _, call in steps:
+    for op, _, call, _ in steps:
         kernel, declined = select(op, choice, algorithm, call)
         choices.append(Choice(op, kernel.name if kernel else None, declined))
     return Explanation(choices)

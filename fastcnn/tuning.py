@@ -153,7 +153,7 @@ def clear_tuning() -> None:
 
 def measure(step: dispatch.Step, backend: str) -> Measured | None:
     """Time every way to compute a step; None if times would mean nothing now."""
-    op, _, call = step
+    op, _, call, _ = step
     number = threads.get_num_threads()
     if not threads.claim():
         return None

@@ -115,6 +115,8 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     MemoryError, ValueError
         As ``numpy.empty``.
     """
+    if type(shape) is int and shape < SMALLEST_BLOCK >> 4:  # without delay: no dtype has more than 16 bytes
+        return np.empty(shape, dtype)
     dtype = np.dtype(dtype)
     nbytes = (math.prod(shape) if isinstance(shape, tuple) else shape) * dtype.itemsize
     if nbytes < SMALLEST_BLOCK or nbytes >= 2**62 or _pool.limit == 0:

@@ -79,6 +79,12 @@ class Kernel:
         function = _load(self.module, self.function)
         return partial(function, *self.tile) if self.tile else function
 
+    def load_parts(self) -> tuple[Callable[..., Any], Callable[..., None]]:
+        """What `load` is made of: a kernel, and the one that takes over if it returns False."""
+        function = _load(self.module, self.function)
+        kernel, other = getattr(function, "parts", (function, function))
+        return partial(kernel, *self.tile) if self.tile else kernel, other
+
 
 @cache
 def _load(module: str, function: str) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ def handing_over_to(module: ModuleType) -> Callable[[Callable[..., bool]], Calla
             if not kernel(*tile, **call):
                 other(**call)
 
+        run.parts = kernel, other  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -135,18 +135,23 @@ cdef bint run_plan(
         row_block = blocking.rows_per_task(tile_block, tile_width, table[10], table[1])
         tile_size += mr * (row_block + 2 * (tile_width // table[10] + 1)) * table[2]
     cdef Py_ssize_t packed_size = groups * panels * mr * L
-    order = ("plain", mr, M)
-    filters, filled = room(packed, order, packed_size, out.dtype)
-    cdef real* a_packed = <real*>address(filters)
-    workspace = empty(num_threads * tile_size, out.dtype)
+    filled = False
+    if packed is None:
+        workspace = empty(num_threads * tile_size + packed_size, out.dtype)
+    else:
+        order = ("plain", mr, M)
+        filters, filled = room(packed, order, packed_size, out.dtype)
+        workspace = empty(num_threads * tile_size, out.dtype)
     cdef real* tiles = <real*>address(workspace)
+    cdef real* a_packed = tiles + num_threads * tile_size if packed is None else <real*>address(filters)
     cdef int packers = packing_threads(packed_size, num_threads)
     bias = padded_bias(bias, groups, M, mr)
     cdef const real* bias_start = <const real*>address(bias)
     if not filled:
         for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
             pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
-        keep(packed, order, filters)
+        if packed is not None:
+            keep(packed, order, filters)
     if num_threads == 1:
         with nogil:
             masked_tiles(
