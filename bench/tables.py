@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import naive, report, roofline, stored
+from bench import accuracy, naive, regret, report, roofline, split, stored
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end table -->)", re.DOTALL)
@@ -79,12 +79,51 @@ def roofline_table(data: dict[str, Any]) -> str:
     return f"{markdown(head, body)}\n{measured}{origin(data)}"
 
 
+def accuracy_table(data: dict[str, Any]) -> str:
+    """Relative L2 error, and the worst error in units of u M, by algorithm and number of channels."""
+    cells = {(row["algorithm"], row["direction"], row["C"]): row for row in data["rows"]}
+    channels = list(dict.fromkeys(C for _, _, C in cells))
+    body = []
+    for algorithm, direction in dict.fromkeys(key[:2] for key in cells):
+        line = [cells[algorithm, direction, C] for C in channels]
+        body.append([f"{algorithm}, {direction}", *(f"{row['l2']:.1e} ({row['worst']:.1f})" for row in line)])
+    gates = ", ".join(f"{algorithm} {gate:.0e}" for algorithm, gate in accuracy.GATES.items())
+    head = ["relative L2 error (worst, u M)", *(f"C = {C}" for C in channels)]
+    return f"{markdown(head, body)}\nGates: {gates}. {origin(data)}"
+
+
+def regret_table(data: dict[str, Any]) -> str:
+    """Time of the kernel that the cost model takes over the fastest one's."""
+    body = [
+        [line["direction"], str(line["layers"]), f"{line['mean']:.3f}", f"{line['worst']:.2f}", str(line["right"])]
+        for line in regret.summary(data["rows"])
+    ]
+    head = ["direction", "layers", "geometric mean", "worst", "best kernel picked"]
+    return f"{markdown(head, body)}\nLayers: {', '.join(data['layers'])}. {origin(data)}"
+
+
+def split_table(data: dict[str, Any]) -> str:
+    """Phases of a Winograd convolution on one core."""
+    body = []
+    for row in data["rows"]:
+        for phase, line in split.phases_of(row, data["peaks"]).items():
+            speed = [f"{line['share']:.0%}", f"{line['flops'] / 1e9:.1f}", f"{line['of_flops']:.0%}"]
+            body.append([f"{row['layer']}: {phase}", *speed, f"{line['bytes'] / 1e9:.1f}", f"{line['of_bytes']:.0%}"])
+    head = ["layer: phase", "time", "GFLOP/s", "of peak", "GB/s", "of copy"]
+    peaks = data["peaks"]
+    measured = f"One core: {peaks['flops'] / 1e9:.0f} GFLOP/s, copy {peaks['bytes'] / 1e9:.1f} GB/s. "
+    return f"{markdown(head, body)}\n{measured}{origin(data)}"
+
+
 #: Marker -> kind of the stored results, and what makes the table of one.
 TABLES = {
     "naive": ("naive", naive_table),
     "peers": ("peers", ratio_table),
     "gemm": ("gemm", ratio_table),
     "roofline": ("peers", roofline_table),
+    "accuracy": ("accuracy", accuracy_table),
+    "regret": ("regret", regret_table),
+    "split": ("split", split_table),
 }
 
 

@@ -78,6 +78,11 @@ def random_layer(rng):
                 R = S = 3
                 dh = dw = 1
             left, right = ((S - 1) * dw // 2, (S - 1) * dw - (S - 1) * dw // 2) if rng.random() < 0.7 else (left, right)
+        if rng.random() < 0.3:  # what the depthwise rows take
+            groups, Cg, Kg = int(rng.choice([2, 3])), 1, int(rng.choice([1, 1, 1, 2]))
+            R = S = int(rng.choice([3, 5]))
+            sh = sw = min(sh, 2)
+            dh = dw = 1
         layer = conv2d_cases.Layer(
             "random",
             "edge",

@@ -207,7 +207,7 @@ def test_transposed_operands_reach_the_kernel_without_a_copy():
         "batch": (fc.calls.matmul(batch.swapaxes(1, 2), b.T, None), batch, b, True, True),
     }
     for (steps, _), first, second, transpose_a, transpose_b in with_flags.values():
-        ((_, _, call),) = steps
+        ((_, _, call, _),) = steps
         assert (call["transpose_a"], call["transpose_b"]) == (transpose_a, transpose_b)
         assert np.shares_memory(call["a"], first)
         assert second is None or np.shares_memory(call["b"], second)
@@ -215,7 +215,7 @@ def test_transposed_operands_reach_the_kernel_without_a_copy():
 
 def test_shared_matrix_collapses_the_batch():
     a, b = arrays_of([(2, 3, 5, 7), (7, 4)], "float32")
-    (((_, _, call),), _) = fc.calls.matmul(a, b, None)
+    (((_, _, call, _),), _) = fc.calls.matmul(a, b, None)
     assert call["a"].shape == (1, 30, 7)
     assert np.shares_memory(call["a"], a)
 
