@@ -1,7 +1,7 @@
 """Who takes part, on one layer and direction: this library, PyTorch, ONNX Runtime, and im2col + BLAS in NumPy.
 
 Every call gets the same values and returns a new output, which its library allocates. Packing of weights that a
-library can do when it is given a model (ONNX Runtime) is not timed.
+library can do when it is given a model (ONNX Runtime, and "prepacked" of ours) is not timed.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ from fastcnn_kernels.conv2d.cases import Layer
 #: Direction -> index in the tuple of gradients, of ours and of PyTorch's.
 GRADIENTS = {"dx": 0, "dw": 1}
 FORMATS = {"PyTorch": torch.contiguous_format, "PyTorch channels_last": torch.channels_last}
+#: Ours with weights packed beforehand; forward only.
+PREPACKED = "prepacked"
 #: From this many bytes on, ONNX Runtime's copy of the result into a NumPy array costs more than it takes to avoid it.
 COPY_FREE = 1 << 18
 
@@ -60,8 +62,9 @@ def draw(layer: Layer, dtype: str) -> Data:
 
 
 def build(data: Data, direction: str, backends: list[str], spinning: bool) -> dict[str, Contestant]:
-    """All contestants by name, ours (by backend) first."""
-    contestants = {backend: ours(data, direction, backend) for backend in backends}
+    """All contestants by name, ours (by backend, or `PREPACKED`) first."""
+    taking_part = [backend for backend in backends if backend != PREPACKED or direction == "fwd"]
+    contestants = {backend: ours(data, direction, backend) for backend in taking_part}
     contestants |= {name: pytorch(data, direction, layout) for name, layout in FORMATS.items()}
     if direction == "fwd" and data.x.dtype == np.float32:  # its convolution knows no float64
         contestants["ONNX Runtime"] = onnx_runtime(data, spinning)
@@ -78,10 +81,11 @@ def ours(data: Data, direction: str, backend: str) -> Contestant:
         "padding": ((top, bottom), (left, right)),
         "dilation": layer.dilation,
         "groups": layer.groups,
-        "backend": backend,
+        "backend": "auto" if backend == PREPACKED else backend,
     }
     if direction == "fwd":
-        return Contestant(partial(fc.conv2d, data.x, data.weight, **options))
+        weight = fc.prepack_conv2d(data.weight) if backend == PREPACKED else data.weight
+        return Contestant(partial(fc.conv2d, data.x, weight, **options))
     index = GRADIENTS[direction]
     mask = (index == 0, index == 1, False)
     call = partial(fc.conv2d_backward, data.dy, data.x, data.weight, output_mask=mask, **options)

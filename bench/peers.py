@@ -60,7 +60,8 @@ def measure_all(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    usable = ["auto", *(name for name in table.BACKENDS if name != "numpy" and not table.unavailable(name))]
+    compiled = [name for name in table.BACKENDS if name != "numpy" and not table.unavailable(name)]
+    usable = ["auto", *compiled, contestants.PREPACKED]
     options = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     options.add_argument("--layers", nargs="+", type=Path, default=[], metavar="FILE", help="default: headline layers")
     options.add_argument("--gemm", type=Path, metavar="FILE", help="matrix products and dense layers instead")

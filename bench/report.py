@@ -32,7 +32,7 @@ def summary(data: dict[str, Any], ours: str) -> list[dict[str, Any]]:
     list of dict
         ``class``, ``direction``, number of ``layers``, and ``ratios`` by peer.
     """
-    rows = data["rows"]
+    rows = [row for row in data["rows"] if ours in row["seconds"]]
     classes = list(dict.fromkeys(row["class"] for row in rows))
     lines = []
     for label in [*classes, "all"] if len(classes) > 1 else classes:

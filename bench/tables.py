@@ -39,22 +39,26 @@ def naive_table(data: dict[str, Any]) -> str:
 
 def ratio_table(data: dict[str, Any]) -> str:
     """Speed of the first backend over each peer: geometric means, a line per class, a column per direction and peer."""
-    means = report.summary(data, data["ours"][0])
+    summary = report.summary(data, data["ours"][0])
     columns = [
         (direction, peer)
         for direction in dict.fromkeys(row["direction"] for row in data["rows"])
         for peer in report.PEERS
-        if any(line["direction"] == direction and peer in line["ratios"] for line in means)
+        if any(line["direction"] == direction and peer in line["ratios"] for line in summary)
     ]
     body = []
-    for label in dict.fromkeys(line["class"] for line in means):
-        lines = {line["direction"]: line for line in means if line["class"] == label}
+    for label in dict.fromkeys(line["class"] for line in summary):
+        lines = {line["direction"]: line for line in summary if line["class"] == label}
         cells = [lines.get(direction, {"ratios": {}})["ratios"].get(peer) for direction, peer in columns]
         layers = max(line["layers"] for line in lines.values())
         body.append([label, str(layers), *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     head = ["class", "layers", *(f"{direction}: {peer}" for direction, peer in columns)]
     ratio = report.twins(data)
     between = "" if ratio is None else f"Speed of the Numba twin over the Cython twin: {ratio:.2f}. "
+    if "prepacked" in data["ours"]:
+        means = report.summary(data, "prepacked")[-1]["ratios"]
+        packed = ", ".join(f"{peer} {means[peer]:.2f}" for peer in report.PEERS if peer in means)
+        between += f"Forward with weights packed once, all layers: {packed}. "
     return f"{markdown(head, body)}\n{between}Layers: {', '.join(data['layers'])}. {origin(data)}"
 
 
