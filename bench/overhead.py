@@ -12,11 +12,14 @@ import numpy as np
 
 import fastcnn as fc
 from bench import timing
+from fastcnn.nn import Conv2d, ReLU, Sequential
 from fastcnn_kernels import table
 from fastcnn_kernels.conv2d.cases import cases_of, layer
 
 #: One 3x3 filter on 4x4 pixels: 72 operations, so all time is overhead.
 TINY = layer("tiny", "overhead", 1, 1, 4, 1, 3)
+#: Layers of the network, each as small as that.
+LAYERS = 8
 
 
 def calls(backend: str) -> dict[str, Callable[[], Any]]:
@@ -32,6 +35,20 @@ def calls(backend: str) -> dict[str, Callable[[], Any]]:
         f"kernel row alone, {backend}": partial(row.load, **arguments, num_threads=1),
         "numpy.add of two such images": partial(np.add, x, x),
     }
+
+
+def network() -> dict[str, Callable[[], Any]]:
+    """A network of `LAYERS` tiny layers with ReLU: prepared, called layer by layer, and a training step of it."""
+    model = Sequential(*(layer for _ in range(LAYERS) for layer in (Conv2d(1, 1, 3, padding=1, rng=0), ReLU())))
+    prepared = model.prepare()
+    x = np.ones((1, 1, 8, 8), np.float32)
+    out = prepared(x)
+
+    def training_step() -> None:
+        y, back = model.forward(x)
+        back(y, need_dx=False)
+
+    return {"prepared": partial(prepared, x, out=out), "model": partial(model, x), "training step": training_step}
 
 
 def import_seconds(module: str) -> float:
@@ -52,6 +69,10 @@ def main() -> None:
     fc.set_num_threads(1)
     for name, seconds in timing.take_turns(calls(args.backend), args.rounds).items():
         print(f"{name:36} {seconds * 1e6:7.2f} us")
+    with fc.use_backend(args.backend):
+        for name, seconds in timing.take_turns(network(), args.rounds).items():
+            label = f"{LAYERS} layers with ReLU, {name}"
+            print(f"{label:36} {seconds * 1e6:7.2f} us, {seconds * 1e6 / LAYERS:.2f} a layer")
     modules = ("numpy", "numpy, fastcnn")
     times: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(args.rounds):

@@ -1,6 +1,7 @@
 """BatchNorm2d and ReLU6 against torch.nn, and prepared models against the models they were made from."""
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -231,3 +232,19 @@ def test_errors_name_the_argument():
         prepared(np.zeros((1, 4, 23, 22), "f4"))
     with pytest.raises(ValueError, match=r"out: got shape \(1, 8\), expected shape \(1, 7\)"):
         prepared(np.zeros((1, 3, 23, 22), "f4"), out=np.zeros((1, 8), "f4"))
+
+
+def test_repeated_calls_allocate_nothing_large():
+    """Results of layers lie in kept memory; large workspaces come from the pool."""
+    model = Sequential(Conv2d(8, 32, 3, padding=1, rng=0), ReLU(), Conv2d(32, 32, 5, padding=2, rng=0), MaxPool2d(2))
+    prepared, x = model.prepare(), RNG.standard_normal((4, 8, 64, 64)).astype("f4")
+    out = prepared(x)
+    prepared(x, out=out)
+    before = fc.memory_stats()["allocated"]
+    tracemalloc.start()
+    for _ in range(10):
+        prepared(x, out=out)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert fc.memory_stats()["allocated"] == before
+    assert most < 1 << 20  # a result of the first layer has 2 MiB

@@ -12,6 +12,7 @@ from fastcnn import ops
 from fastcnn.arrays import check_shape
 from fastcnn.checks import integer, message, padding_option, pair
 from fastcnn.nn.init import Rng, kaiming_uniform
+from fastcnn_kernels.memory import empty
 
 if TYPE_CHECKING:
     from fastcnn.nn.prepared import Prepared
@@ -288,32 +289,35 @@ class ReLU(Module):
     """max(x, 0); its derivative is 1 for x > 0 and 0 for x <= 0. NaN propagates."""
 
     def __call__(self, x):
-        return np.maximum(x, 0)
+        return np.maximum(x, 0, out=empty(x.shape, x.dtype))
 
     def forward(self, x):
-        off = x <= 0
-
-        def back(dy, need_dx=True):
-            check_shape(dy, "dy", x.shape, "that of the result")
-            return np.where(off, dy.dtype.type(0), dy) if need_dx else None
-
-        return self(x), back
+        return self(x), _zero_where(x <= 0)
 
 
 class ReLU6(Module):
     """min(max(x, 0), 6); its derivative is 1 for 0 < x < 6, else 0. NaN propagates."""
 
     def __call__(self, x):
-        return np.clip(x, 0, 6)
+        return np.clip(x, 0, 6, out=empty(x.shape, x.dtype))
 
     def forward(self, x):
-        off = (x <= 0) | (x >= 6)
+        return self(x), _zero_where((x <= 0) | (x >= 6))
 
-        def back(dy, need_dx=True):
-            check_shape(dy, "dy", x.shape, "that of the result")
-            return np.where(off, dy.dtype.type(0), dy) if need_dx else None
 
-        return self(x), back
+def _zero_where(off: np.ndarray) -> Back:
+    """The `back` of an activation whose derivative is 0 there, and 1 elsewhere."""
+
+    def back(dy, need_dx=True):
+        check_shape(dy, "dy", off.shape, "that of the result")
+        if not need_dx:
+            return None
+        dx = empty(dy.shape, dy.dtype)
+        np.copyto(dx, dy)
+        np.putmask(dx, off, 0)
+        return dx
+
+    return back
 
 
 class Flatten(Module):
