@@ -89,15 +89,16 @@ class _Call:
 
     def __init__(self, steps: list[dispatch.Step], result: np.ndarray, activate: Callable[..., Any] | None = None):
         self._steps, self._result, self._activate = steps, result, activate
-        self._chosen = [dispatch.choose(step) for step in steps]  # one, or none for an empty batch
+        # one kernel call, or none for an empty batch
+        self._chosen = [dispatch.choose(step) for step in steps]
+        self._sources = [(name, step[2][name].shape) for step in steps for name in ("x", "a") if name in step[2]]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        for chosen, step in zip(self._chosen, self._steps, strict=True):
+        for chosen, step, (name, shape) in zip(self._chosen, self._steps, self._sources, strict=True):
             arguments = step[2]
-            source = "x" if "x" in arguments else "a"
-            arguments[source] = x.reshape(arguments[source].shape)
+            arguments[name] = x.reshape(shape)
             dispatch.launch(chosen, step)
-
+            arguments[name] = None  # the caller's array is not kept
         if self._activate is not None:
             self._activate(self._result)
         return self._result
