@@ -17,7 +17,9 @@ from fastcnn_kernels.conv2d.cases import HEADLINE, Layer
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd import numba_ as winograd
 from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES
+from fastcnn_kernels.gemm.numba_llvm import (
+    VECTOR_BYTES,
+)
 from fastcnn_kernels.numba_support import compiled
 
 LAYERS = ("ResNet-50 56x56 64", "ResNet-50 14x14 256", "VGG conv3 56x56 256 batch 1")

@@ -11,16 +11,20 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
-from fastcnn_kernels.gemm.numba_micro import (
-    VECTOR_BYTES,
+from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
-    micro,
     pack_runs,
-    panel_width,
     put_steps,
     take_steps,
     transpose,
     zero_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    VECTOR_BYTES,
+    panel_width,
+)
+from fastcnn_kernels.gemm.numba_micro import (
+    micro,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded

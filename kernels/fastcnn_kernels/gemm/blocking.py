@@ -1,6 +1,6 @@
 """Block sizes of the matrix product, each with its reason. Sizes are in elements, budgets in bytes.
 
-Register tiles (mr x NR) are fixed per CPU level in micro.h and, from the same table of registers, in numba_micro.py.
+Register tiles (mr x NR) are fixed per CPU level in micro.h and, from the same table of registers, in numba_llvm.py.
 """
 
 import numpy as np

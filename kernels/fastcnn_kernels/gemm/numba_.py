@@ -5,14 +5,18 @@ start index stand for a C pointer.
 """
 
 from fastcnn_kernels.gemm import blocking, geometry
-from fastcnn_kernels.gemm.numba_micro import (
-    MR,
-    VECTOR_BYTES,
+from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
-    micro,
-    panel_width,
     transpose,
     zero_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    MR,
+    VECTOR_BYTES,
+    panel_width,
+)
+from fastcnn_kernels.gemm.numba_micro import (
+    micro,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded

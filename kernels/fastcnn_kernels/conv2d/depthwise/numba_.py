@@ -12,7 +12,10 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_llvm import (
+    VECTOR_BYTES,
+    panel_width,
+)
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 

@@ -7,15 +7,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn_kernels.gemm.numba_micro import (
-    _broadcast_load,
-    _emit_call,
-    _emit_switch,
-    _first_lanes,
-    _load_masked,
-    _multiply_add,
-    _store_masked,
-    _vector_type,
+from fastcnn_kernels.gemm.numba_llvm import (
+    broadcast_load,
+    emit_call,
+    emit_switch,
+    first_lanes,
+    load_masked,
+    multiply_add,
+    store_masked,
+    vector_type_of,
 )
 
 ROWS = 4  # rows of a tile
@@ -27,7 +27,7 @@ TILES = ((1, NARROW_ROWS), (1, ROWS), (2, ROWS), (4, ROWS))
 
 def _between(builder, low, high, vector_type):
     """Mask of lanes low to high - 1."""
-    first = [_first_lanes(builder, builder.trunc(bound, ir.IntType(32)), vector_type) for bound in (low, high)]
+    first = [first_lanes(builder, builder.trunc(bound, ir.IntType(32)), vector_type) for bound in (low, high)]
     return builder.and_(builder.not_(first[0]), first[1])
 
 
@@ -37,7 +37,7 @@ def _sums(builder, vector_type, count):
 
 
 def _add_to(builder, total, x, y):
-    builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
+    builder.store(multiply_add(builder, x, y, builder.load(total)), total)
 
 
 def _inside(builder, position, size):
@@ -61,7 +61,7 @@ def _emit_gather(
         return _between(builder, builder.neg(column), builder.sub(W, column), vector_type)
 
     masks = {(s, v): mask_of(s, v) for s in range(0, size, stride) for v in range(stride * vectors)}
-    start = _broadcast_load(builder, bias, intp(0), vector_type)
+    start = broadcast_load(builder, bias, intp(0), vector_type)
     sums = [_sums(builder, vector_type, vectors) for _ in range(most)]
     for row in sums:
         for total in row:
@@ -72,7 +72,7 @@ def _emit_gather(
             row = builder.add(builder.mul(position, W), w0)
             for s in range(0, size, stride):
                 taps = [
-                    _load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), masks[s, v])
+                    load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), masks[s, v])
                     for v in range(stride * vectors)
                 ]
                 taps = [taps] if stride == 1 else [
@@ -83,16 +83,16 @@ def _emit_gather(
                     r = h - i * stride
                     for t in range(stride):
                         if 0 <= r < size and s + t < size:
-                            left = _broadcast_load(builder, weight, intp(r * size + s + t), vector_type)
+                            left = broadcast_load(builder, weight, intp(r * size + s + t), vector_type)
                             for total, value in zip(sums[i], taps[t], strict=True):
                                 _add_to(builder, total, left, value)
     count = builder.trunc(columns, ir.IntType(32))
-    masks_out = [_first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
+    masks_out = [first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
     for i in range(most):
         with builder.if_then(builder.icmp_signed("<", intp(i), rows)):
             for v in range(vectors):
                 offset = builder.add(builder.mul(pitch, intp(i)), intp(v * VL))
-                _store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
+                store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
 
 
 def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first, p, q0, left, weight, out, columns):
@@ -115,10 +115,10 @@ def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first
         with builder.if_then(met):
             row = builder.mul(position, Q)
             for s in range(size):
-                tap = _broadcast_load(builder, weight, builder.add(builder.mul(r, intp(size)), intp(s)), vector_type)
+                tap = broadcast_load(builder, weight, builder.add(builder.mul(r, intp(size)), intp(s)), vector_type)
                 for v in range(vectors):
                     offset = builder.add(row, builder.add(starts[s], intp(v * VL)))
-                    value = _load_masked(builder, dy, vector_type, offset, masks[s, v])
+                    value = load_masked(builder, dy, vector_type, offset, masks[s, v])
                     _add_to(builder, sums[(s + odd_left) % 2][v], tap, value)
     count = builder.trunc(columns, ir.IntType(32))
     for v in range(vectors):
@@ -126,15 +126,15 @@ def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first
         for half in (0, 1):
             lanes = [half * VL // 2 + j // 2 + j % 2 * VL for j in range(VL)]
             place = (2 * v + half) * VL
-            mask = _first_lanes(builder, builder.sub(count, count.type(place)), vector_type)
-            _store_masked(builder, _shuffled(builder, even, odd, lanes), out, intp(place), mask)
+            mask = first_lanes(builder, builder.sub(count, count.type(place)), vector_type)
+            store_masked(builder, _shuffled(builder, even, odd, lanes), out, intp(place), mask)
 
 
 @intrinsic
 def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
     def generate(context, builder, signature, arguments):
         size, stride, vectors, *rest = arguments
-        vector_type, intp = _vector_type(context, signature.args[3]), size.type
+        vector_type, intp = vector_type_of(context, signature.args[3]), size.type
         most = builder.select(builder.icmp_signed(">", rest[-2], intp(ROWS)), intp(NARROW_ROWS), intp(ROWS))
         key = builder.add(builder.mul(builder.add(builder.mul(size, intp(4)), stride), intp(8)), vectors)
         key = builder.add(builder.mul(key, intp(16)), most)
@@ -142,7 +142,7 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
             (((a * 4 + b) * 8 + c) * 16 + d, partial(_emit_gather, builder, a, b, c, d, vector_type, *rest))
             for a in SIZES for b in (1, 2) for c, d in TILES
         ]  # fmt: skip
-        _emit_switch(builder, key, cases)
+        emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
     return types.void(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns), generate
@@ -152,14 +152,14 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
 def _scatter_code(typing_context, size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns):
     def generate(context, builder, signature, arguments):
         size, vectors, *rest = arguments
-        vector_type, intp, left = _vector_type(context, signature.args[2]), size.type, arguments[8]
+        vector_type, intp, left = vector_type_of(context, signature.args[2]), size.type, arguments[8]
         odd = builder.and_(left, intp(1))
         key = builder.add(builder.mul(builder.add(builder.mul(size, intp(2)), odd), intp(8)), vectors)
         cases = [
             ((a * 2 + b) * 8 + c, partial(_emit_scatter, builder, a, b, c, vector_type, *rest))
             for a in SIZES for b in (0, 1) for c in VECTORS
         ]  # fmt: skip
-        _emit_switch(builder, key, cases)
+        emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
     return types.void(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns), generate
@@ -181,7 +181,7 @@ def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W,
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, intp, intp, plane, intp, intp, intp, intp, weight, bias, out, intp, intp, intp)
-        return _emit_call(context, builder, _gather_rows, kinds, arguments)
+        return emit_call(context, builder, _gather_rows, kinds, arguments)
 
     return types.void(
         intp, intp, intp, plane, intp, intp, intp, intp, intp, weight, intp, bias, intp, out, intp, intp, intp, intp
@@ -196,6 +196,6 @@ def scatter_row(typing_context, size, vectors, dy, dy_start, P, Q, first, p, q0,
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, intp, dy, intp, intp, intp, intp, intp, intp, weight, out, intp)
-        return _emit_call(context, builder, _scatter_row, kinds, arguments)
+        return emit_call(context, builder, _scatter_row, kinds, arguments)
 
     return types.void(intp, intp, dy, intp, intp, intp, intp, intp, intp, intp, weight, intp, out, intp, intp), generate

@@ -12,21 +12,25 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
-from fastcnn_kernels.gemm.numba_micro import (
-    DOT_COLUMNS,
-    DOT_COLUMNS_OF_ONE_ROW,
-    DOT_ROWS,
-    MR,
-    VECTOR_BYTES,
-    WIDE_ROWS,
+from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
-    direct,
-    dot,
-    panel_width,
     put_steps,
     split_row,
     take_steps,
     zero_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    MR,
+    VECTOR_BYTES,
+    panel_width,
+)
+from fastcnn_kernels.gemm.numba_micro import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    WIDE_ROWS,
+    direct,
+    dot,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded

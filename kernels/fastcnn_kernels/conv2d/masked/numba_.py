@@ -12,18 +12,22 @@ from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weight
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
+from fastcnn_kernels.gemm.numba_copies import (
+    zero_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    MR,
+    VECTOR_BYTES,
+    panel_width,
+)
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
-    MR,
-    VECTOR_BYTES,
     WIDE_ROWS,
     add_lanes,
     masked,
     masked_dot,
-    panel_width,
-    zero_run,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import flat, threaded

@@ -23,7 +23,18 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     watch,
 )
 from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_micro import VECTOR_BYTES, copy_run, micro, panel_width, transpose, zero_run
+from fastcnn_kernels.gemm.numba_copies import (
+    copy_run,
+    transpose,
+    zero_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    VECTOR_BYTES,
+    panel_width,
+)
+from fastcnn_kernels.gemm.numba_micro import (
+    micro,
+)
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room

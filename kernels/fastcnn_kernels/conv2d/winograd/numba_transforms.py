@@ -7,17 +7,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn_kernels.gemm.numba_micro import (
-    _broadcast_load,
-    _emit_call,
-    _emit_switch,
-    _first_lanes,
-    _load,
-    _load_masked,
-    _multiply_add,
-    _store,
-    _store_masked,
-    _vector_type,
+from fastcnn_kernels.gemm.numba_llvm import (
+    broadcast_load,
+    emit_call,
+    emit_switch,
+    first_lanes,
+    load,
+    load_masked,
+    multiply_add,
+    store,
+    store_masked,
+    vector_type_of,
 )
 
 #: Kinds of transform, and the points of m = 4, as in transforms.h.
@@ -42,7 +42,7 @@ class _Arithmetic:
 
     def plus(self, total, factor, x):
         """Return total + factor * x."""
-        return _multiply_add(self.builder, self.constant(factor), x, total)
+        return multiply_add(self.builder, self.constant(factor), x, total)
 
     def constant(self, value):
         """Return a vector of one value."""
@@ -95,7 +95,7 @@ def _columns(rows):
 
 def _lanes_below(builder, count, vector_type):
     """Mask of the first `count` lanes, of an index type."""
-    return _first_lanes(builder, builder.trunc(count, ir.IntType(32)), vector_type)
+    return first_lanes(builder, builder.trunc(count, ir.IntType(32)), vector_type)
 
 
 def _emit_patches(
@@ -113,13 +113,13 @@ def _emit_patches(
                 builder.add(start, builder.add(builder.mul(row_step, intp(i)), builder.mul(column_step, intp(j))))
                 for i in range(size)
             ]
-            column = [_load_masked(builder, source, vector_type, offset, mask) for offset in offsets]
+            column = [load_masked(builder, source, vector_type, offset, mask) for offset in offsets]
             half.append(_transform(v, kind, m, column))
         for i, row in enumerate(_columns(half)):
             results = _transform(v, kind, m, row)
             for j, value in enumerate(results):
                 offset = builder.add(place, builder.mul(e_step, intp(i * len(results) + j)))
-                _store_masked(builder, value, target, offset, mask)
+                store_masked(builder, value, target, offset, mask)
 
 
 @intrinsic
@@ -128,13 +128,13 @@ def _patches_code(
 ):
     def generate(context, builder, signature, arguments):
         kind, m, *arguments = arguments
-        vector_type = _vector_type(context, signature.args[4])
+        vector_type = vector_type_of(context, signature.args[4])
         cases = [
             (k * 8 + tile, partial(_emit_patches, builder, vector_type, k, tile, *arguments))
             for k in (IMAGE, FILTER, GRADIENT, WEIGHT)
             for tile in (2, 4)
         ]
-        _emit_switch(builder, builder.add(builder.mul(kind, kind.type(8)), m), cases)
+        emit_switch(builder, builder.add(builder.mul(kind, kind.type(8)), m), cases)
         return context.get_dummy_value()
 
     return types.void(
@@ -156,7 +156,7 @@ def patches(
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, intp, intp, intp, source, intp, intp, intp, target, intp, intp)
-        return _emit_call(context, builder, _patches, kinds, arguments)
+        return emit_call(context, builder, _patches, kinds, arguments)
 
     return types.void(
         intp, intp, intp, intp, source, intp, intp, intp, intp, target, intp, intp, intp
@@ -197,9 +197,9 @@ def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, p
             h = builder.add(top, intp(i))
             there = builder.and_(builder.icmp_signed(">=", h, intp(0)), builder.icmp_signed("<", h, H))
             mask = builder.select(there, inside, none)
-            x.append(_load_masked(builder, plane, vector_type, builder.add(builder.mul(h, W), column), mask))
+            x.append(load_masked(builder, plane, vector_type, builder.add(builder.mul(h, W), column), mask))
         for i, value in enumerate(_transform(v, IMAGE, m, x)):
-            _store(builder, value, rows, builder.add(builder.mul(pitch, intp(i)), j))
+            store(builder, value, rows, builder.add(builder.mul(pitch, intp(i)), j))
     for i in range(m + 2):
         for j in (0, 1):
             last = builder.add(builder.mul(pitch, intp(i)), builder.add(n, intp(j - 2)))
@@ -219,7 +219,7 @@ def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles
             start = builder.add(builder.mul(pitch, intp(i)), builder.mul(t, intp(m)))
 
             def row(offset, start=start):
-                return _load(builder, rows, vector_type, builder.add(start, intp(offset)))
+                return load(builder, rows, vector_type, builder.add(start, intp(offset)))
 
             pixels = [row(j * VL) for j in range(m)]
             halves = [
@@ -233,10 +233,10 @@ def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles
             for j in (0, 1):  # columns m and m + 1 are the next patch's first
                 following = _shuffle(builder, x[j], row(m * VL + j), _next)
                 tail = builder.add(t, intp((2 * i + j) * 2 * VL))
-                x.append(_load_masked(builder, tails, vector_type, tail, last, following))
+                x.append(load_masked(builder, tails, vector_type, tail, last, following))
             for j, value in enumerate(_transform(v, IMAGE, m, x)):
                 offset = builder.add(builder.mul(e_step, intp(i * (m + 2) + j)), t)
-                _store_masked(builder, value, target, offset, mask)
+                store_masked(builder, value, target, offset, mask)
 
 
 def _watch(v, check, value, much):
@@ -252,8 +252,8 @@ def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_
     """`lanes_to_rows` of one size."""
     intp, VL, v = tiles.type, vector_type.count, _Arithmetic(builder, vector_type)
     zero = ir.Constant(vector_type, None)
-    first = builder.select(has_bias, _broadcast_load(builder, bias, intp(0), vector_type), zero)
-    large = cgutils.alloca_once_value(builder, _load(builder, check, vector_type, intp(0)))
+    first = builder.select(has_bias, broadcast_load(builder, bias, intp(0), vector_type), zero)
+    large = cgutils.alloca_once_value(builder, load(builder, check, vector_type, intp(0)))
 
     def zip_low(j):
         return j // 2 + j % 2 * VL
@@ -270,7 +270,7 @@ def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_
         half = []
         for j in range(m + 2):
             offsets = [builder.add(builder.mul(e_step, intp(i * (m + 2) + j)), t) for i in range(m + 2)]
-            column = [_load_masked(builder, sums, vector_type, offset, mask) for offset in offsets]
+            column = [load_masked(builder, sums, vector_type, offset, mask) for offset in offsets]
             half.append(_transform(v, RESULT, m, column))
         total = builder.load(large)
         for i, row in enumerate(_columns(half)):
@@ -285,21 +285,21 @@ def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_
                 y = interleave(*y)
             start = builder.add(builder.mul(pitch, intp(i)), builder.mul(t, intp(m)))
             for j, value in enumerate(y):
-                _store(builder, value, rows, builder.add(start, intp(j * VL)))
+                store(builder, value, rows, builder.add(start, intp(j * VL)))
         builder.store(total, large)
-    _store(builder, builder.load(large), check, intp(0))
+    store(builder, builder.load(large), check, intp(0))
 
 
 def _sizes(builder, vector_type, m, emit, arguments):
     """Switch over the tile sizes."""
-    _emit_switch(builder, m, [(size, partial(emit, builder, vector_type, size, *arguments)) for size in (2, 4)])
+    emit_switch(builder, m, [(size, partial(emit, builder, vector_type, size, *arguments)) for size in (2, 4)])
 
 
 @intrinsic
 def _image_rows_code(typing_context, m, plane, H, W, top, left, n, rows, pitch, tails):
     def generate(context, builder, signature, arguments):
         m, *arguments = arguments
-        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_image_rows, arguments)
+        _sizes(builder, vector_type_of(context, signature.args[1]), m, _emit_image_rows, arguments)
         return context.get_dummy_value()
 
     return types.void(m, plane, H, W, top, left, n, rows, pitch, tails), generate
@@ -316,7 +316,7 @@ def image_rows(typing_context, m, plane, plane_start, H, W, top, left, n, rows, 
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, plane, intp, intp, intp, intp, intp, rows, intp, tails)
-        return _emit_call(context, builder, _image_rows, kinds, arguments)
+        return emit_call(context, builder, _image_rows, kinds, arguments)
 
     return types.void(intp, plane, intp, intp, intp, intp, intp, intp, rows, intp, intp, tails, intp), generate
 
@@ -325,7 +325,7 @@ def image_rows(typing_context, m, plane, plane_start, H, W, top, left, n, rows, 
 def _rows_to_lanes_code(typing_context, m, rows, pitch, tails, ends, tiles, target, e_step):
     def generate(context, builder, signature, arguments):
         m, *arguments = arguments
-        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_rows_to_lanes, arguments)
+        _sizes(builder, vector_type_of(context, signature.args[1]), m, _emit_rows_to_lanes, arguments)
         return context.get_dummy_value()
 
     return types.void(m, rows, pitch, tails, ends, tiles, target, e_step), generate
@@ -344,7 +344,7 @@ def rows_to_lanes(
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, rows, intp, tails, intp, intp, target, intp)
-        return _emit_call(context, builder, _rows_to_lanes, kinds, arguments)
+        return emit_call(context, builder, _rows_to_lanes, kinds, arguments)
 
     return types.void(intp, rows, intp, intp, tails, intp, intp, intp, target, intp, intp), generate
 
@@ -353,7 +353,7 @@ def rows_to_lanes(
 def _lanes_to_rows_code(typing_context, m, sums, e_step, tiles, bias, has_bias, rows, pitch, check):
     def generate(context, builder, signature, arguments):
         m, *arguments = arguments
-        _sizes(builder, _vector_type(context, signature.args[1]), m, _emit_lanes_to_rows, arguments)
+        _sizes(builder, vector_type_of(context, signature.args[1]), m, _emit_lanes_to_rows, arguments)
         return context.get_dummy_value()
 
     return types.void(m, sums, e_step, tiles, bias, has_bias, rows, pitch, check), generate
@@ -373,7 +373,7 @@ def lanes_to_rows(
 
     def generate(context, builder, signature, arguments):
         kinds = (intp, sums, intp, intp, bias, boolean, rows, intp, check)
-        return _emit_call(context, builder, _lanes_to_rows, kinds, arguments)
+        return emit_call(context, builder, _lanes_to_rows, kinds, arguments)
 
     return types.void(
         intp, sums, intp, intp, intp, bias, intp, boolean, rows, intp, intp, check, intp
@@ -384,12 +384,12 @@ def lanes_to_rows(
 def _watch_code(typing_context, values, n, check):
     def generate(context, builder, signature, arguments):
         values, n, check = arguments
-        vector_type = _vector_type(context, signature.args[0])
+        vector_type = vector_type_of(context, signature.args[0])
         v = _Arithmetic(builder, vector_type)
         with cgutils.for_range(builder, n) as loop:
-            value = _load(builder, values, vector_type, builder.mul(loop.index, n.type(vector_type.count)))
-            total = _watch(v, _load(builder, check, vector_type, n.type(0)), value, _much(vector_type))
-            _store(builder, total, check, n.type(0))
+            value = load(builder, values, vector_type, builder.mul(loop.index, n.type(vector_type.count)))
+            total = _watch(v, load(builder, check, vector_type, n.type(0)), value, _much(vector_type))
+            store(builder, total, check, n.type(0))
         return context.get_dummy_value()
 
     return types.void(values, n, check), generate
@@ -405,6 +405,6 @@ def watch(typing_context, values, values_start, n, check, check_start):
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        return _emit_call(context, builder, _watch_vectors, (values, intp, check), arguments)
+        return emit_call(context, builder, _watch_vectors, (values, intp, check), arguments)
 
     return types.void(values, intp, intp, check, intp), generate

@@ -5,16 +5,20 @@ start index stand for a C pointer.
 """
 
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
+from fastcnn_kernels.gemm.numba_copies import (
+    copy_run,
+)
+from fastcnn_kernels.gemm.numba_llvm import (
+    MR,
+    VECTOR_BYTES,
+    panel_width,
+)
 from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
-    MR,
-    VECTOR_BYTES,
-    copy_run,
     dot,
     micro,
-    panel_width,
 )
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty

@@ -1,0 +1,403 @@
+"""Copies for Numba, as LLVM vector instructions: runs, steps, panels and transposes; as in micro_body.h.
+
+A loop over array elements keeps the wraparound of negative indices, and is not vectorised.
+"""
+
+from functools import partial
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastcnn_kernels.gemm.numba_llvm import (
+    VECTOR_BYTES,
+    emit_switch,
+    first_lanes,
+    load,
+    load_masked,
+    panel_width,
+    pointer_to,
+    store,
+    store_masked,
+    vector_type_of,
+)
+from fastcnn_kernels.numba_support import compiled
+
+
+@intrinsic
+def copy_run(typing_context, target, target_start, source, source_start, count):
+    """Copy `count` elements: whole vectors, then a masked one, which a call of memcpy costs more than."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type = vector_type_of(context, signature.args[0])
+        VL, int32 = vector_type.count, ir.IntType(32)
+        target = pointer_to(context, builder, signature.args[0], target, target_start)
+        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        vectors = builder.sdiv(count, count.type(VL))
+        with cgutils.for_range(builder, vectors) as loop:
+            offset = builder.mul(loop.index, count.type(VL))
+            store(builder, load(builder, source, vector_type, offset), target, offset)
+        copied = builder.mul(vectors, count.type(VL))
+        rest = builder.trunc(builder.sub(count, copied), int32)
+        with builder.if_then(builder.icmp_signed(">", rest, rest.type(0))):
+            mask = first_lanes(builder, rest, vector_type)
+            store_masked(builder, load_masked(builder, source, vector_type, copied, mask), target, copied, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def take_even(typing_context, target, target_start, source, source_start, count):
+    """``target[target_start + j] = source[source_start + 2 * j]`` for j < count."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type, intp = vector_type_of(context, signature.args[0]), count.type
+        VL = vector_type.count
+        target = pointer_to(context, builder, signature.args[0], target, target_start)
+        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        even = ir.Constant(ir.VectorType(ir.IntType(32), VL), list(range(0, 2 * VL, 2)))
+        int32 = ir.IntType(32)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            rest, start = builder.sub(count, done), builder.mul(done, intp(2))
+            unread = builder.trunc(builder.sub(builder.mul(rest, intp(2)), intp(1)), int32)
+            halves = [
+                load_masked(
+                    builder, source, vector_type, builder.add(start, intp(first)),
+                    first_lanes(builder, builder.sub(unread, int32(first)), vector_type),
+                )
+                for first in (0, VL)
+            ]  # fmt: skip
+            mask = first_lanes(builder, builder.trunc(rest, int32), vector_type)
+            store_masked(builder, builder.shuffle_vector(*halves, even), target, done, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def split_vectors(typing_context, source, source_start, begin, end, target, even, odd, n):
+    """`split_row` by vector shuffles."""
+    intp = types.intp
+    signature = types.void(source, intp, intp, intp, target, intp, intp, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, begin, end, target, even, odd, n = arguments
+        vector_type, intp, int32 = vector_type_of(context, signature.args[0]), n.type, ir.IntType(32)
+        VL = vector_type.count
+        source = pointer_to(context, builder, signature.args[0], source, source_start)
+        targets = [pointer_to(context, builder, signature.args[4], target, start) for start in (even, odd)]
+
+        def first(count):
+            return first_lanes(builder, builder.trunc(count, int32), vector_type)
+
+        with cgutils.for_range(builder, builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            halves = []
+            for half in (0, VL):
+                at = builder.add(builder.mul(done, intp(2)), intp(half))
+                mask = builder.and_(first(builder.sub(end, at)), builder.not_(first(builder.sub(begin, at))))
+                halves.append(load_masked(builder, source, vector_type, at, mask))
+            written = first(builder.sub(n, done))
+            for remainder, pointer in enumerate(targets):
+                lanes = ir.Constant(ir.VectorType(int32, VL), list(range(remainder, 2 * VL, 2)))
+                store_masked(builder, builder.shuffle_vector(*halves, lanes), pointer, done, written)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def split_row(source, source_start, begin, end, target, even, odd, n):
+    """``target[even + j] = row[2 * j]`` and ``target[odd + j] = row[2 * j + 1]`` for j < n.
+
+    ``row[i]`` is ``source[source_start + i]`` for begin <= i < end, else 0.
+    """
+    if VECTOR_BYTES == 64:
+        split_vectors(source, source_start, begin, end, target, even, odd, n)
+        return
+    for j in range(n):
+        target[even + j] = source[source_start + 2 * j] if begin <= 2 * j < end else 0
+        target[odd + j] = source[source_start + 2 * j + 1] if begin <= 2 * j + 1 < end else 0
+
+
+@intrinsic
+def put_even(typing_context, target, target_start, source, source_start, count):
+    """``target[target_start + 2 * j] = source[source_start + j]`` for j < count; what lies between stays."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type, intp = vector_type_of(context, signature.args[0]), count.type
+        VL, int32 = vector_type.count, ir.IntType(32)
+        target = pointer_to(context, builder, signature.args[0], target, target_start)
+        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        twice = ir.Constant(ir.VectorType(int32, VL), [j // 2 for j in range(VL)])
+        evens = ir.Constant(ir.VectorType(ir.IntType(1), VL), [1 - j % 2 for j in range(VL)])
+        half = intp(VL // 2)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL // 2 - 1)), half)) as loop:
+            done = builder.mul(loop.index, half)
+            rest = builder.trunc(builder.sub(count, done), int32)
+            lower = ir.Constant(ir.VectorType(ir.IntType(1), VL), [int(j < VL // 2) for j in range(VL)])
+            mask = builder.and_(first_lanes(builder, rest, vector_type), lower)
+            value = load_masked(builder, source, vector_type, done, mask)
+            spread = builder.and_(first_lanes(builder, builder.mul(rest, int32(2)), vector_type), evens)
+            store_masked(
+                builder, builder.shuffle_vector(value, value, twice), target, builder.mul(done, intp(2)), spread
+            )
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def pack_vector(
+    typing_context, source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
+    packed_start,
+):  # fmt: skip
+    """One vector of columns of `pack_runs`: a masked load of each run that it meets, put together in a register."""
+    intp = types.intp
+    signature = types.void(source, intp, l_offset, intp, intp, runs, intp, intp, intp, intp, packed, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, *target = arguments
+        vector_type, intp, int32 = vector_type_of(context, signature.args[0]), L.type, ir.IntType(32)
+        VL = vector_type.count
+        source = pointer_to(context, builder, signature.args[0], source, source_start)
+        l_offset = pointer_to(context, builder, signature.args[2], l_offset, l_start)
+        runs = pointer_to(context, builder, signature.args[5], runs, intp(0))
+        target = pointer_to(context, builder, signature.args[10], *target)
+        lanes = ir.VectorType(ir.IntType(1), VL)
+        # Runs that meet this vector: `pieces` of them, each a base and a mask, in arrays on the stack.
+        bases, masks = (cgutils.alloca_once(builder, kind, size=VL + 1) for kind in (intp, lanes))
+        pieces = cgutils.alloca_once_value(builder, intp(0))
+        last = builder.add(first, intp(VL))
+        with cgutils.for_range(builder, run_count) as loop:
+            index = builder.add(run_start, loop.index)
+            begin, end = (builder.load(builder.gep(runs, [builder.add(index, intp(j))])) for j in (0, 1))
+            meets = builder.and_(builder.icmp_signed("<", begin, last), builder.icmp_signed(">", end, first))
+            with builder.if_then(meets):
+                piece = builder.load(pieces)
+                offset = builder.load(builder.gep(runs, [builder.add(run_offset, loop.index)]))
+                builder.store(builder.add(offset, builder.sub(first, begin)), builder.gep(bases, [piece]))
+                before, through = (
+                    first_lanes(builder, builder.trunc(builder.sub(edge, first), int32), vector_type)
+                    for edge in (begin, end)
+                )
+                builder.store(builder.and_(through, builder.not_(before)), builder.gep(masks, [piece]))
+                builder.store(builder.add(piece, intp(1)), pieces)
+        pieces = builder.load(pieces)
+
+        def rows(count):
+            """The rows, for a number of pieces known here; None: for any."""
+            known = range(0 if count is None else count)
+            table = [
+                (builder.load(builder.gep(bases, [intp(k)])), builder.load(builder.gep(masks, [intp(k)])))
+                for k in known
+            ]
+            with cgutils.for_range(builder, L) as loop:
+                row = builder.gep(source, [builder.load(builder.gep(l_offset, [loop.index]))])
+                value = ir.Constant(vector_type, None)
+                for base, mask in table:
+                    value = load_masked(builder, row, vector_type, base, mask, value)
+                if count is None:
+                    total = cgutils.alloca_once_value(builder, value)
+                    builder.store(value, total)
+                    with cgutils.for_range(builder, pieces) as inner:
+                        base, mask = (builder.load(builder.gep(each, [inner.index])) for each in (bases, masks))
+                        merged = load_masked(builder, row, vector_type, base, mask, builder.load(total))
+                        builder.store(merged, total)
+                    value = builder.load(total)
+                store(builder, value, target, builder.mul(loop.index, intp(2 * VL)))
+
+        few = [(count, partial(rows, count)) for count in range(4)]
+        with builder.if_else(builder.icmp_signed("<", pieces, intp(len(few)))) as (then, otherwise):
+            with then:
+                emit_switch(builder, pieces, few)
+            with otherwise:
+                rows(None)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def pack_runs(source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset):
+    """Pack one panel: row l is made of runs, contiguous at ``source[l_offset[l] + run_offset[run]:]``.
+
+    Column ``run_start[run]`` is a run's first; ``run_start[run_count]`` closes the list, and zeros follow. The three
+    are places in the table `runs`.
+    """
+    NR = panel_width(source)
+    if VECTOR_BYTES == 64:
+        for first in (0, NR // 2):
+            pack_vector(
+                source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
+                packed_start + first,
+            )  # fmt: skip
+        return
+    columns = runs[run_start + run_count]
+    for l in range(L):
+        row, target = source_start + l_offset[l_start + l], packed_start + l * NR
+        for run in range(run_count):
+            start = runs[run_start + run]
+            length = runs[run_start + run + 1] - start
+            copy_run(packed, target + start, source, row + runs[run_offset + run], length)
+        zero_run(packed, target + columns, NR - columns)
+
+
+@intrinsic
+def transpose_vectors(
+    typing_context, source, source_start, source_step, offset, offset_start, by_offset, rows, columns, target,
+    target_start, target_step, width,
+):  # fmt: skip
+    """`transpose` of at most as many rows as a vector has lanes.
+
+    In round s, rows i and i + s exchange the lanes whose bit s tells them apart.
+    """
+    intp = types.intp
+    signature = types.void(source, intp, intp, offset, intp, types.boolean, intp, intp, target, intp, intp, intp)
+
+    def generate(context, builder, signature, arguments):
+        source, source_start, source_step, offset, offset_start, by_offset, rows, columns, *arguments = arguments
+        target, target_start, target_step, width = arguments
+        vector_type, intp, int32 = vector_type_of(context, signature.args[0]), rows.type, ir.IntType(32)
+        VL = vector_type.count
+        source = pointer_to(context, builder, signature.args[0], source, source_start)
+        offset = pointer_to(context, builder, signature.args[3], offset, offset_start)
+        target = pointer_to(context, builder, signature.args[8], target, target_start)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), VL), None)
+        there = [builder.icmp_signed("<", intp(i), rows) for i in range(VL)]
+        starts = []
+        for i in range(VL):  # behind the rows the table may end: its first entry serves, under an empty mask
+            entry = builder.select(builder.and_(there[i], by_offset), intp(i), intp(0))
+            start = builder.load(builder.gep(offset, [entry]))
+            starts.append(builder.select(by_offset, start, builder.mul(intp(i), source_step)))
+        written = first_lanes(builder, builder.trunc(width, int32), vector_type)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(columns, intp(VL - 1)), intp(VL))) as loop:
+            done = builder.mul(loop.index, intp(VL))
+            rest = builder.sub(columns, done)
+            mask = first_lanes(builder, builder.trunc(rest, int32), vector_type)
+            v = [
+                load_masked(builder, source, vector_type, builder.add(start, done), builder.select(here, mask, none))
+                for start, here in zip(starts, there, strict=True)
+            ]
+            step = 1
+            while step < VL:
+                low = [VL + j - step if j & step else j for j in range(VL)]
+                high = [VL + j if j & step else j + step for j in range(VL)]
+                for i in range(VL):
+                    if not i & step:
+                        pair = v[i], v[i + step]
+                        v[i], v[i + step] = (
+                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(int32, VL), lanes))
+                            for lanes in (low, high)
+                        )
+                step *= 2
+            places = [builder.mul(builder.add(done, intp(j)), target_step) for j in range(VL)]
+            whole = builder.and_(builder.icmp_signed(">=", rest, intp(VL)), builder.icmp_signed(">=", width, intp(VL)))
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    for value, place in zip(v, places, strict=True):
+                        store(builder, value, target, place)
+                with otherwise:
+                    for j, (value, place) in enumerate(zip(v, places, strict=True)):
+                        with builder.if_then(builder.icmp_signed(">", rest, intp(j))):
+                            store_masked(builder, value, target, place, written)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def transpose(
+    source, source_start, source_step, offset, offset_start, by_offset, rows, columns, target, target_start,
+    target_step, width,
+):  # fmt: skip
+    """``target[j * target_step + i] = source[start(i) + j]`` for i < rows and j < columns, zeros for rows <= i < width.
+
+    ``start(i)`` is ``offset[offset_start + i]`` if `by_offset`, else ``i * source_step``.
+    """
+    VL = panel_width(source) // 2
+    if VECTOR_BYTES == 64:
+        for i in range(0, width, VL):
+            transpose_vectors(
+                source, source_start + (0 if by_offset else i * source_step), source_step, offset,
+                offset_start + (i if by_offset and i < rows else 0), by_offset, rows - i, columns, target,
+                target_start + i, target_step, width - i,
+            )  # fmt: skip
+        return
+    for block in range(0, columns, 64):  # a stretch of the target that stays in L1
+        count = min(columns - block, 64)
+        for i in range(width):
+            start = target_start + block * target_step + i
+            if i < rows:
+                row = source_start + (offset[offset_start + i] if by_offset else i * source_step) + block
+                copy_steps(target, start, target_step, source, row, 1, count)
+            else:
+                for j in range(count):
+                    target[start + j * target_step] = 0
+
+
+@compiled
+def take_steps(target, target_start, source, source_start, step, count):
+    """``target[target_start + j] = source[source_start + j * step]`` for j < count."""
+    if step == 1:
+        copy_run(target, target_start, source, source_start, count)
+    elif step == 2 and VECTOR_BYTES == 64:  # below AVX-512 masks cost more than the loop
+        take_even(target, target_start, source, source_start, count)
+    else:
+        copy_steps(target, target_start, 1, source, source_start, step, count)
+
+
+@compiled
+def put_steps(target, target_start, step, source, source_start, count):
+    """``target[target_start + j * step] = source[source_start + j]`` for j < count."""
+    if step == 1:
+        copy_run(target, target_start, source, source_start, count)
+    elif step == 2 and VECTOR_BYTES == 64:
+        put_even(target, target_start, source, source_start, count)
+    else:
+        copy_steps(target, target_start, step, source, source_start, 1, count)
+
+
+@intrinsic
+def copy_steps(typing_context, target, target_start, target_step, source, source_start, source_step, count):
+    """``target[target_start + j * target_step] = source[source_start + j * source_step]`` for j < count."""
+    signature = types.void(target, types.intp, types.intp, source, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, target_step, source, source_start, source_step, count = arguments
+        target = pointer_to(context, builder, signature.args[0], target, target_start)
+        source = pointer_to(context, builder, signature.args[3], source, source_start)
+        with cgutils.for_range(builder, count) as loop:
+            value = builder.load(builder.gep(source, [builder.mul(loop.index, source_step)]))
+            builder.store(value, builder.gep(target, [builder.mul(loop.index, target_step)]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def zero_run(typing_context, target, target_start, count):
+    """Set `count` elements to zero."""
+    signature = types.void(target, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, count = arguments
+        itemsize = signature.args[0].dtype.bitwidth // 8
+        pointer = pointer_to(context, builder, signature.args[0], target, target_start)
+        size = builder.mul(count, count.type(itemsize))
+        with builder.if_then(
+            builder.icmp_signed(">", count, count.type(0))
+        ):  # a call of memset for nothing costs as well
+            cgutils.memset(builder, builder.bitcast(pointer, ir.IntType(8).as_pointer()), size, 0)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -1,0 +1,214 @@
+"""LLVM vector instructions for Numba, the parts that the micro-kernels and copies are put together from.
+
+Numba has no vector types: an `intrinsic` emits the code itself. An array argument and a start index stand for a C
+pointer. Functions that compute are compiled once per dtype and called by address (`machine_code`, `emit_call`).
+"""
+
+import platform
+from functools import cache
+
+from llvmlite import binding, ir
+from numba import cfunc, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastcnn_kernels.cpu import level
+
+#: CPU level -> bytes of a vector, rows of the register tile (as in micro.h), fused multiply-add.
+VECTOR_BYTES, MR, FMA = {
+    "x86-64-v4": (64, 14, True),
+    "x86-64-v3": (32, 6, True),
+    "baseline": (16, 12, True) if platform.machine() in ("aarch64", "arm64") else (16, 6, False),
+}[level()]
+
+_alive: list = []  # the machine code behind the symbols
+
+
+def lanes_of(array_type):
+    """Lanes of a vector of an array's dtype."""
+    return VECTOR_BYTES * 8 // array_type.dtype.bitwidth
+
+
+def vector_type_of(context, array_type):
+    """LLVM type of a vector of an array's dtype."""
+    return ir.VectorType(context.get_data_type(array_type.dtype), lanes_of(array_type))
+
+
+def pointer_to(context, builder, array_type, array, start):
+    """Pointer to element `start` of an array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [start])
+
+
+def load(builder, pointer, vector_type, offset):
+    """Load the vector at an offset."""
+    address = builder.bitcast(builder.gep(pointer, [offset]), vector_type.as_pointer())
+    return builder.load(address, align=1)
+
+
+def store(builder, value, pointer, offset):
+    """Store a vector at an offset."""
+    address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
+    builder.store(value, address, align=1)
+
+
+def prefetch_to_write(builder, pointer):
+    """Ask for the cache line of a pointer."""
+    int32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]), "llvm.prefetch.p0"
+    )
+    builder.call(function, [builder.bitcast(pointer, byte), int32(1), int32(3), int32(1)])
+
+
+def multiply_add(builder, x, y, total):
+    """Return x * y + total, fused where the level has it."""
+    if not FMA:
+        return builder.fadd(builder.fmul(x, y), total)
+    vector = x.type
+    suffix = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
+    name = f"llvm.fma.v{vector.count}{suffix}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    return builder.call(function, [x, y, total])
+
+
+def broadcast_load(builder, pointer, index, vector_type):
+    """Vector of one element of an array."""
+    scalar = builder.load(builder.gep(pointer, [index]))
+    one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.IntType(32)(0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
+    return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), mask)
+
+
+def emit_switch(builder, key, cases):
+    """Branch on an integer; `cases` are (value, function that emits the code)."""
+    end = builder.append_basic_block("switch.end")
+    switch = builder.switch(key, end)
+    for value, emit in cases:
+        block = builder.append_basic_block(f"case{value}")
+        switch.add_case(key.type(value), block)
+        builder.position_at_end(block)
+        emit()
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def emit_loop(builder, count, step, start, body):
+    """Run ``totals = body(index, totals)`` for index = 0, step, ... < count, at least once; returns the last totals."""
+    intp = count.type
+    before = builder.block
+    loop = builder.append_basic_block("loop")
+    after = builder.append_basic_block("loop.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.phi(intp)
+    totals = [builder.phi(value.type) for value in start]
+    results = body(index, totals)
+    following = builder.add(index, intp(step))
+    last = builder.block  # another one than `loop` if the body is a loop itself
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    index.add_incoming(intp(0), before)
+    index.add_incoming(following, last)
+    for total, first, result in zip(totals, start, results, strict=True):
+        total.add_incoming(first, before)
+        total.add_incoming(result, last)
+    builder.position_at_end(after)
+    return results
+
+
+def lanes_sum(builder, value):
+    """Sum of the lanes, halves added to halves."""
+    int32, half = ir.IntType(32), value.type.count
+    while half > 1:
+        half //= 2
+        halves = [
+            builder.shuffle_vector(
+                value, value, ir.Constant(ir.VectorType(int32, half), list(range(first, first + half)))
+            )
+            for first in (0, half)
+        ]
+        value = builder.fadd(*halves)
+    return builder.extract_element(value, int32(0))
+
+
+def lane_mask(builder, masks, index, vector_type):
+    """Mask of a vector's lanes from the bits of ``masks[index]``."""
+    VL = vector_type.count
+    bits = builder.load(builder.gep(masks, [index]))
+    if VL < 16:
+        bits = builder.trunc(bits, ir.IntType(VL))
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), VL))
+
+
+def load_masked(builder, pointer, vector_type, offset, mask, others=None):
+    """Load the lanes in the mask; the others are zeros, or those of a vector."""
+    address = builder.bitcast(builder.gep(pointer, [offset]), vector_type.as_pointer())
+    others = ir.Constant(vector_type, None) if others is None else others
+    return call_masked(builder, "load", vector_type, [address, ir.IntType(32)(1), mask, others])
+
+
+def store_masked(builder, value, pointer, offset, mask):
+    """Store the lanes in the mask."""
+    address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
+    call_masked(builder, "store", ir.VoidType(), [value, address, ir.IntType(32)(1), mask])
+
+
+@cache
+def machine_code(function, *argument_types):
+    """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
+    code = cfunc(types.void(*argument_types))(function)
+    dtype = next(kind.dtype for kind in argument_types if isinstance(getattr(kind, "dtype", None), types.Float))
+    symbol = f"fastcnn{function.__name__}_{dtype}"
+    binding.add_symbol(symbol, code.address)
+    _alive.append(code)
+    return symbol
+
+
+def emit_call(context, builder, function, argument_types, arguments):
+    """Call a micro-kernel; an array type takes two arguments, the array and the index to start at."""
+    arguments, c_types, values = list(arguments), [], []
+    for argument_type in argument_types:
+        value = arguments.pop(0)
+        if isinstance(argument_type, types.Array):
+            value = pointer_to(context, builder, argument_type, value, arguments.pop(0))
+            argument_type = types.CPointer(argument_type.dtype)
+        elif argument_type == types.boolean:
+            value = builder.zext(value, ir.IntType(8))
+        c_types.append(argument_type)
+        values.append(value)
+    declared = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [value.type for value in values]),
+        machine_code(function, *c_types),
+    )
+    builder.call(declared, values)
+    return context.get_dummy_value()
+
+
+def call_masked(builder, name, result, arguments):
+    """Call ``llvm.masked.load`` or ``llvm.masked.store`` of a vector type, declared by name."""
+    vector = arguments[-1].type if name == "load" else arguments[0].type
+    suffix = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(result, [argument.type for argument in arguments]),
+        f"llvm.masked.{name}.v{vector.count}{suffix}.p0",
+    )
+    return builder.call(function, arguments)
+
+
+def first_lanes(builder, count, vector_type):
+    """Mask of the first `count` lanes, of none if that is negative and of all if it is more than there are."""
+    lanes = ir.Constant(ir.VectorType(count.type, vector_type.count), list(range(vector_type.count)))
+    one = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), count, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
+    return builder.icmp_signed("<", lanes, builder.shuffle_vector(one, one, zeros))
+
+
+@intrinsic
+def panel_width(typing_context, array):
+    """NR of the array's dtype, a compile-time constant."""
+
+    def generate(context, builder, signature, arguments):
+        return context.get_constant(types.intp, 2 * lanes_of(signature.args[0]))
+
+    return types.intp(array), generate
