@@ -24,10 +24,11 @@ def measure(layer: Layer, direction: str, dtype: str, rounds: int) -> dict[str, 
     case = selection.case_of(layer, direction)
     problem = answers.problem(case, dtype)
     rows = list({row.backend: row for row in reversed(selection.rows_of(case, dtype))}.values())[::-1]
-    threads = fc.get_num_threads() if case.flops >= PARALLEL_WORK else 1  # as dispatch has it
+    calls = {}
     for row in rows:
+        threads = fc.get_num_threads() if case.flops >= PARALLEL_WORK[row.backend] else 1  # as dispatch has it
         problem.check(row, threads)
-    calls = {row.backend: partial(row.load, **problem.arguments, num_threads=threads) for row in rows}
+        calls[row.backend] = partial(row.load, **problem.arguments, num_threads=threads)
     nbytes = case.nbytes(problem.arguments["out"].itemsize)
     head = {"layer": layer.name, "class": layer.group, "direction": direction, "flops": case.flops, "bytes": nbytes}
     return head | {"seconds": timing.take_turns(calls, rounds)}

@@ -39,7 +39,7 @@ def measure(layer: Layer, direction: str, rounds: int) -> dict[str, Any] | None:
     if kernel is None:
         return None
     most = fc.get_num_threads()
-    pick = f"{kernel.name} on {most if case.flops >= PARALLEL_WORK else 1}"
+    pick = f"{kernel.name} on {most if case.flops >= PARALLEL_WORK[kernel.backend] else 1}"
     ways = {
         f"{row.name} on {n}": partial(row.load, **arguments, num_threads=n)
         for row in dispatch.candidates(case.op, "auto", arguments)

@@ -76,7 +76,7 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     call = case.arguments("float32", np.random.default_rng(0))
     kernel = next(row for row in table.kernels_of(case.op) if row.name == "conv2d_winograd4_numba")
     plan = geometry.forward(m, call["x"].shape, call["weight"].shape, call["out"].shape, layer.padding, 1)
-    (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
+    (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     NR, mr, E, tiles = 2 * VECTOR_BYTES // itemsize, panel_rows(M), (m + 2) ** 2, N * tiles_h * tiles_w
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     _, JT, IB, JB, _, _ = blocking.product_blocks(E, 1, M, C, tiles, mr, NR, itemsize, False).tolist()

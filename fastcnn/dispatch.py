@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def run(steps: list[Step], backend: str | None) -> None:
 def launch(chosen: "Chosen", step: Step) -> None:
     """Run a kernel on as many threads as are free and worth it."""
     call = step[2]
-    num_threads = 1 if chosen.single else threads.acquire(step[1])
+    num_threads = threads.acquire(step[1], chosen.parallel_work)
     try:
         if chosen.kernel(num_threads=num_threads, **call) is False:
             chosen.other(num_threads=num_threads, **call)
@@ -99,7 +100,7 @@ class Chosen(NamedTuple):
 
     kernel: Callable[..., Any]
     other: Callable[..., None]  # runs if the kernel returns False
-    single: bool  # on one thread, however large the call
+    parallel_work: float  # fewer operations run on one thread
 
 
 _kernels: dict[tuple[Any, ...], Chosen] = {}
@@ -130,7 +131,10 @@ def _known(step: Step, choice: str, algorithm: str) -> Chosen:
     pick = _pick(op, choice, call) if algorithm == "auto" else None
     if len(_kernels) >= REMEMBERED:
         _kernels.clear()
-    chosen = _kernels[known] = Chosen(*kernel.load_parts(), pick is not None and pick.threads == 1)
+    parallel_work: float = threads.PARALLEL_WORK[kernel.backend]
+    if pick is not None:
+        parallel_work = inf if pick.threads == 1 else 0
+    chosen = _kernels[known] = Chosen(*kernel.load_parts(), parallel_work)
     return chosen
 
 
@@ -264,16 +268,16 @@ def get_backend() -> str:
 def use_algorithm(algorithm: str) -> AbstractContextManager[None]:
     """Choose how convolutions are computed inside a ``with`` block, in this thread or asyncio task only.
 
-    "auto" may compute a 3 x 3 convolution by Winograd's algorithm, whose float32 error is 5e-7 to 2e-6 of the result's
-    norm for 16 to 512 channels (2e-7 to 4e-7 for plain sums), so that the last two or three digits may change with the
-    shape of a layer. "direct" always gives the plain sums.
+    "auto" may compute a convolution of 3 x 3 or more taps by Winograd's algorithm, whose float32 error is 5e-7 to 2e-6
+    of the result's norm for 16 to 512 channels (2e-7 to 4e-7 for plain sums), so that the last two or three digits may
+    change with the shape of a layer. "direct" always gives the plain sums.
 
     Parameters
     ----------
     algorithm : {"auto", "direct", "winograd2", "winograd4"}
-        The last two name the tiles of Winograd's algorithm, 2 x 2 or 4 x 4 pixels: 2.25 or 4 times fewer
-        multiplications. Asked for by name, they apply to 3 x 3 taps with stride 1 and dilation 1, and other
-        convolutions raise ValueError. Ops without taps are not concerned.
+        The last two name the tiles of Winograd's algorithm, 2 x 2 or 4 x 4 pixels: for 3 x 3 taps 2.25 or 4 times
+        fewer multiplications. Asked for by name, they apply to 3 x 3 to 7 x 7 taps with stride 1 and dilation 1, and
+        other convolutions raise ValueError. Ops without taps are not concerned.
 
     Raises
     ------

@@ -12,9 +12,9 @@ from typing import Any
 from fastcnn.checks import integer, message
 
 MAX_THREADS = 1024
-#: Calls of less work, in floating-point operations, stay on one thread: 1e6 take about 10 us there, and
-#: entering a parallel region costs 2 us (OpenMP) to 90 us (Numba's workqueue).
-PARALLEL_WORK = 1_000_000
+#: Calls of less work, in floating-point operations, stay on one thread: 1e6 take about 10 us there, few of them beside
+#: much memory as many, and entering a parallel region costs 2 us (OpenMP) to 90 us (Numba's workqueue).
+PARALLEL_WORK = {"cython": 100_000, "numba": 1_000_000, "numpy": 1_000_000}
 
 _number: int | None = None
 _busy = threading.Lock()
@@ -62,11 +62,11 @@ def get_num_threads() -> int:
     return _default() if _number is None else _number
 
 
-def acquire(work: int) -> int:
-    """Return the threads for a call of `work` operations; if more than 1, `release` has to follow."""
+def acquire(work: int, least: float) -> int:
+    """Return the threads for a call of `work` operations, 1 below `least`; if more than 1, `release` has to follow."""
     global _used
     number = get_num_threads()
-    if work < PARALLEL_WORK or number == 1 or not _busy.acquire(blocking=False):
+    if work < least or number == 1 or not _busy.acquire(blocking=False):
         return 1
     _used = True
     return number

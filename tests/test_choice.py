@@ -34,7 +34,7 @@ def test_masks_need_stride_1_and_rows_of_one_length():
     assert kernels(3, 3, 9, 3, padding=1) == ["masked"] * 3
     assert kernels(3, 3, 9, 3) == ["masked", "direct", "direct"]
     assert kernels(3, 3, 9, 3, padding=2) == ["direct"] * 3
-    assert kernels(3, 3, 9, 3, padding=1, stride=2) == ["direct"] * 3
+    assert kernels(3, 3, 21, 3, padding=1, stride=2) == ["direct"] * 3
 
 
 def test_masks_need_avx512():
@@ -81,11 +81,16 @@ def test_masked_forward_over_memory():
 
 
 @pytest.mark.parametrize(
-    ("K", "expected"),
-    [(masked.LARGEST_GRADIENT // 900, "masked"), (masked.LARGEST_GRADIENT // 900 + 1, "general")],
+    ("C", "K", "size", "expected"),
+    [
+        (900, masked.LARGEST_GRADIENT // 900, 43, "masked"),
+        (900, masked.LARGEST_GRADIENT // 900 + 1, 44, "general"),
+        (40, 50, 10, "masked"),  # 100 pixels for 2000 sums
+        (40, 51, 10, "general"),
+    ],
 )
-def test_masked_weight_gradient(K, expected):
-    assert kernels(100, K, 9, 3, padding=1)[2] == expected
+def test_masked_weight_gradient(C, K, size, expected):
+    assert kernels(C, K, size, 1)[2] == expected
 
 
 @pytest.mark.parametrize(
@@ -115,8 +120,9 @@ def test_several_products_of_an_input_gradient_share_a_copy():
 @pytest.mark.parametrize(
     ("C", "K", "size", "taps", "groups", "expected"),
     [
-        (direct.SHORT_LENGTH, 500, 3, 1, 1, "direct"),
-        (direct.SHORT_LENGTH + 1, 500, 3, 1, 1, "general"),
+        (direct.SHORT_LENGTH, 8, 16, 1, 1, "direct"),  # 256 pixels for as many sums
+        (direct.SHORT_LENGTH, 9, 16, 1, 1, "direct"),  # by the limit of longer sums
+        (direct.SHORT_LENGTH, 9, 10, 1, 1, "general"),
         (100, direct.LARGEST_GRADIENT // 100, 110, 1, 1, "direct"),
         (100, direct.LARGEST_GRADIENT // 100 + 1, 111, 1, 1, "general"),
         (40, 10, 13, 1, 1, "direct"),  # 169 pixels for 400 sums

@@ -63,6 +63,22 @@ def test_every_tile_remainder_and_padding_is_inside_the_gate(kernel, dtype):
 
 
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_larger_filters_are_inside_the_gate(kernel, dtype):
+    """Cut into parts of 3 x 3, whole or filled up by zeros; channels that fill a vector or do not."""
+    rng = np.random.default_rng(25)
+    scale = 1 if dtype == "float32" else 2.0**-29
+    for R in range(3, 8):
+        for S in range(3, 8):
+            padding = tuple(int(pad) for pad in rng.integers(0, 5, 4))
+            groups, N = (int(size) for size in rng.integers(1, 3, 2))
+            C, K = (groups * int(size) for size in rng.choice([1, 5, 16, 17, 33], 2))
+            layer = layer_of(N, C, int(rng.integers(7, 20)), K, groups, int(rng.integers(7, 40)), padding)
+            arguments = case_of(kernel, layer._replace(R=R, S=S), dtype, rng)
+            assert relative_error(kernel, arguments, 1 + S % 3) < GATES[kernel.algorithm] * scale, describe(arguments)
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
 @pytest.mark.parametrize("C", [16, 64, 128])
 def test_error_stays_what_was_measured(kernel, C):
     arguments = case_of(kernel, layer_of(4, C, 28, C), "float32", np.random.default_rng(21))
@@ -103,7 +119,8 @@ def test_values_near_overflow_come_out_as_plain_sums(kernel):
 def test_takes_only_what_it_can(kernel):
     rng = np.random.default_rng(24)
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng))
-    for options in ({"stride": (2, 1)}, {"dilation": (1, 2)}, {"R": 5}, {"S": 1}):
+    assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(R=5, S=7), "float32", rng))
+    for options in ({"stride": (2, 1)}, {"dilation": (1, 2)}, {"R": 2}, {"S": 1}, {"R": 8}):
         assert not takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(**options), "float32", rng))
 
 
@@ -134,7 +151,7 @@ def test_an_algorithm_that_does_not_apply_is_an_error():
         pytest.raises(ValueError, match=r"conv2d: algorithm 'winograd2' does not apply"),
     ):
         fc.conv2d(X, W, stride=2)
-    with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"takes 3 x 3 taps.* not 1 x 1"):
+    with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"takes 3 x 3 to 7 x 7 taps.* not 1 x 1"):
         fc.conv2d(X, W[:, :, :1, :1])
     with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match="does not apply"):
         fc.conv2d(X, W, padding=1, backend="numpy")

@@ -36,13 +36,13 @@ def declines_product(M: int, L: int, products: int, groups: int) -> str:
 LARGEST_GRADIENT = 30_000
 #: Pixels of all images for each of its sums: fewer, and adding up lanes and chunks costs more than packing.
 FEWEST_PIXELS_PER_SUM = 0.4
-#: Sums over so few columns that packing would leave most of a panel empty.
-SHORT_LENGTH = 32
+#: Sums over so few columns that packing would leave most of a panel empty, given the pixels for each sum below.
+SHORT_LENGTH, FEWEST_PIXELS_PER_SHORT_SUM = 32, 1
 
 
 def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
-    if groups > 1 or L <= SHORT_LENGTH:
+    if groups > 1 or (L <= SHORT_LENGTH and pixels >= FEWEST_PIXELS_PER_SHORT_SUM * M * L):
         return ""
     if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS_PER_SUM * M * L:
         return ""

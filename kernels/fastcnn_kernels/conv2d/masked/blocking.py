@@ -82,8 +82,12 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
 
 #: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L1 beyond it.
 LARGEST_GRADIENT = 36_000
+#: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than packing.
+FEWEST_PIXELS_PER_SUM = 0.05
 
 
-def declines_weight_gradient(M: int, L: int) -> str:
-    """Why another weight gradient is the faster one, or ""."""
-    return f"{M} x {L} dot products: packing pays" if M * L > LARGEST_GRADIENT else ""
+def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
+    """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
+    if M * L <= LARGEST_GRADIENT and (groups > 1 or pixels >= FEWEST_PIXELS_PER_SUM * M * L):
+        return ""
+    return f"{M} x {L} dot products over {pixels} pixels: packing pays"

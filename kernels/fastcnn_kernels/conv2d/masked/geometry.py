@@ -117,7 +117,7 @@ def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1, 
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
     if weight is None:
-        return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size)
+        return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1], groups)
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     tile = 2 * VECTOR_BYTES // out.itemsize

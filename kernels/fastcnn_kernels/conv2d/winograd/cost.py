@@ -1,14 +1,14 @@
-"""Which algorithm is the fastest for a layer with 3 x 3 taps: a cost model of its shape alone.
+"""Which algorithm is the fastest for a layer with 3 x 3 taps, or a few more: a cost model of its shape alone.
 
 Costs are in multiply-adds at full speed (2 flops each; 0.0097 us on the two cores they were fitted on, for 2,500
 measured calls). With E = (m + 2)^2 products a tile, of ``lanes`` tiles in all, M rows and C channels of the sum:
 
-    plain sums     start + 9 C pixels (rows + 1) + packing 9 M C
-    Winograd       start + E [ C lanes rows + transform (C + M) lanes + filters M C ]
+    plain sums     start + R S C pixels (rows + 1) + packing R S M C
+    Winograd       start + E [ D lanes rows + transform (D + M) lanes + filters M D ]
 
-"rows" are those of all panels of M, empty ones too. The weight gradient has C and tiles the other way round, and its
-products of all M C filters pass through memory if L3 does not hold them. Nothing else enters, not the number of threads
-either, so that a layer is computed in the same way on every machine.
+D is C times the parts of 3 x 3 in a filter; "rows" are those of all panels of M, empty ones too. The weight gradient
+has C and tiles the other way round, and its products of all M D filters pass through memory if L3 does not hold them.
+Nothing else enters, not the number of threads either, so that a layer is computed in the same way on every machine.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class _Prices(NamedTuple):
 
 
 _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
-_WEIGHTS = _Prices((2_000_000, 16), {4: (2_250_000, 17, 12), 2: (1_950_000, 16, 22)})
+_WEIGHTS = _Prices((2_000_000, 16), {4: (2_800_000, 17, 12), 2: (2_500_000, 16, 22)})
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
 
@@ -41,22 +41,33 @@ def _up(size: int, step: int) -> int:
 
 @planned
 def costs(
-    weights: bool, groups: int, N: int, M: int, C: int, result: tuple[int, int], itemsize: int, packed: bool = False
+    weights: bool,
+    groups: int,
+    N: int,
+    M: int,
+    C: int,
+    taps: tuple[int, int],
+    result: tuple[int, int],
+    itemsize: int,
+    packed: bool = False,
 ) -> dict[int, int]:
     """Cost by tile size, 0 standing for plain sums; ``result`` is P x Q, or H x W for the input gradient."""
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
+    (R, S), parts = taps, -(-taps[0] // 3) * -(-taps[1] // 3)
     rows = packed_rows(M, ROWS)
     start, packing = prices.plain if not packed else (prices.plain[0], 0)
-    cost = {0: start + groups * 9 * C * (N * P * Q * (rows + 1) + packing * M)}
+    cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
     for m, (start, transform, filters) in prices.tiles.items():
         E, tiles = (m + 2) ** 2, N * -(-P // m) * -(-Q // m)
         if weights:
-            channels = _up(C, lanes_of_vector)
-            filters = _FILTER_FROM_MEMORY if E * groups * M * C * itemsize > L3_BYTES else filters
-            per_group = tiles * (channels * rows + transform * (channels + _up(M, lanes_of_vector))) + filters * M * C
+            channels, products = parts * _up(C, lanes_of_vector), M * C * parts
+            filters = _FILTER_FROM_MEMORY if E * groups * products * itemsize > L3_BYTES else filters
+            per_group = (
+                tiles * (channels * rows + transform * (channels + _up(M, lanes_of_vector))) + filters * products
+            )
         else:
-            lanes, filters = _up(tiles, lanes_of_vector), 0 if packed else filters
-            per_group = lanes * (C * rows + transform * (C + M)) + filters * M * C
+            lanes, D, filters = _up(tiles, lanes_of_vector), C * parts, 0 if packed else filters
+            per_group = lanes * (D * rows + transform * (D + M)) + filters * M * D
         cost[m] = start + groups * E * per_group
     return cost
 

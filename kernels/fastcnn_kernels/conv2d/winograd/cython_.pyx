@@ -8,6 +8,9 @@ Forward and input gradient, in the order of the data:
     transform_results    products -> out     lanes are tiles again, interleaved into rows of pixels
 
 Weight gradient: the sum runs over the tiles, so the lanes of patches and of dy are channels.
+
+A filter of more than 3 x 3 taps is cut into parts of 3 x 3. Each is a channel of its own in the sum, whose patches
+begin where the part does; all parts share one transform of the result.
 """
 
 import numpy as np
@@ -20,7 +23,9 @@ from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
     FILTER, GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, image_rows, lanes_to_rows, patches, rows_to_lanes, watch
 )
-from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose
+from fastcnn_kernels.gemm.micro cimport (
+    VECTOR_BYTES, copy_run, micro, panel_rows, panel_width, put_steps, real, transpose
+)
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -35,20 +40,43 @@ cdef enum:
     SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
 
 
+cdef void pack_part(
+    const real* source, real* packed, const Py_ssize_t* table, Py_ssize_t c, Py_ssize_t rows, int mr
+) noexcept nogil:
+    """Nine taps of channel c of the sum, which stands for a part of a larger filter: packed[tap][mr]."""
+    cdef Py_ssize_t row_step = table[12], R = table[18], S = table[19], across = table[20], channels = table[21]
+    cdef Py_ssize_t part = c // channels, t, r, s, i
+    source += c % channels * table[13]
+    for t in range(9):
+        r = part // across * 3 + t // 3
+        s = part % across * 3 + t % 3
+        if r >= R or s >= S:
+            for i in range(mr):
+                packed[t * mr + i] = 0
+            continue
+        if table[15]:
+            r = R - 1 - r
+            s = S - 1 - s
+        transpose(source + r * S + s, row_step, NULL, rows, 1, packed + t * mr, mr, mr)
+
+
 cdef void transform_filters(
     const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel, Py_ssize_t u_step,
     real* packed,
 ) noexcept nogil:
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
-    cdef Py_ssize_t M = table[4], C = table[5], row_step = table[12], channel_step = table[13]
-    cdef bint reversed_taps = table[15]
+    cdef Py_ssize_t M = table[4], C = table[5], row_step = table[12], channel_step = table[13], R = table[18]
+    cdef bint whole = R == 3 and table[19] == 3, backwards = table[15] and whole
     cdef int mr = panel_rows(M), VL = panel_width(weight) // 2
-    cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, lane, sign = -1 if reversed_taps else 1
+    cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, lane, sign = -1 if backwards else 1
     cdef const real* source = weight + g * table[14] + panel * mr * row_step
     for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
         first = chunk * PACKED_CHANNELS
         count = min(PACKED_CHANNELS, C - first)
-        if channel_step == 9:
+        if not whole:
+            for c in range(count):
+                pack_part(source, packed + c * 9 * mr, table, first + c, rows, mr)
+        elif channel_step == 9:
             transpose(source + first * 9, row_step, NULL, rows, count * 9, packed, mr, mr)
         else:
             for c in range(count):
@@ -57,7 +85,7 @@ cdef void transform_filters(
                 )
         for lane in range((mr + VL - 1) // VL):
             patches(
-                FILTER, m, count, mr - lane * VL, packed + lane * VL + (8 * mr if reversed_taps else 0), 9 * mr,
+                FILTER, m, count, mr - lane * VL, packed + lane * VL + (8 * mr if backwards else 0), 9 * mr,
                 sign * 3 * mr, sign * mr, U + first * mr + lane * VL, mr, u_step,
             )
 
@@ -98,8 +126,8 @@ cdef void transform_images(
     const Py_ssize_t* segments, Py_ssize_t v_step, real* rows,
 ) noexcept nogil:
     """V of some channels of one panel of tiles; `rows` is scratch."""
-    cdef Py_ssize_t groups = table[3], C = table[5], H = table[6], W = table[7], top = table[8], left = table[9]
-    cdef Py_ssize_t c, i, tiles = 0
+    cdef Py_ssize_t groups = table[3], H = table[6], W = table[7], across = table[20], channels = table[21]
+    cdef Py_ssize_t top, left, plane, c, i, tiles = 0
     cdef int NR = panel_width(image)
     cdef Py_ssize_t pitch = 6 * NR
     cdef const Py_ssize_t* segment
@@ -109,10 +137,13 @@ cdef void transform_images(
         tiles += segments[1 + 5 * i + 3]
         ends |= <uint64_t>1 << (tiles - 1)
     for c in range(c_first, c_end):
+        plane = c % channels
+        top = table[8] + c // channels // across * 3
+        left = table[9] + c // channels % across * 3
         for i in range(segments[0]):
             segment = segments + 1 + 5 * i
             image_rows(
-                m, image + ((segment[0] * groups + g) * C + c) * H * W, H, W, top + segment[1] * m,
+                m, image + ((segment[0] * groups + g) * channels + plane) * H * W, H, W, top + segment[1] * m,
                 left + segment[2] * m, segment[3] * m + 2, rows + segment[4] * m, pitch,
                 tails + segment[4] + segment[3] - 1,
             )
@@ -370,8 +401,8 @@ cdef void share_channels(
 ) noexcept nogil:
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
     cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5]
-    cdef Py_ssize_t H = table[6], W = table[7]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first
+    cdef Py_ssize_t H = table[6], W = table[7], across = table[20], channels = table[21], place = table[22]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first, part, c
     cdef int NR = panel_width(image), mr = panel_rows(M), VL = NR // 2
     cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
@@ -396,10 +427,13 @@ cdef void share_channels(
         unit = task // count
         g = unit // blocks
         first = unit % blocks * VL
+        part = first // place
+        c = first % place
         transform_channels(
-            image + ((segment[0] * groups + g) * C + first) * H * W,
-            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W, table[8], table[9],
-            min(VL, C - first), segment, NR, v_step, scratch,
+            image + ((segment[0] * groups + g) * channels + c) * H * W,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
+            table[8] + part // across * 3, table[9] + part % across * 3, min(VL, channels - c), segment, NR, v_step,
+            scratch,
         )
 
 
@@ -408,15 +442,18 @@ cdef void weight_results(
     Py_ssize_t column_panel, Py_ssize_t p_step, real* check,
 ) noexcept nogil:
     """The 3 x 3 gradients of one tile of products."""
-    cdef Py_ssize_t M = table[4], C = table[5], i, j, t, column, lanes
+    cdef Py_ssize_t M = table[4], C = table[5], R = table[18], S = table[19], across = table[20], channels = table[21]
+    cdef Py_ssize_t place = table[22], i, j, t, column, c, r, s, lanes
     cdef int NR = panel_width(out), mr = panel_rows(M), VL = NR // 2, half
     cdef real* taps = check + NR
+    cdef real* target
     for i in range(min(mr, M - row_panel * mr)):
         for half in range(2):
             column = column_panel * NR + half * VL
-            lanes = min(VL, C - column)
-            if lanes <= 0:
+            if column >= C:
                 break
+            c = column % place
+            lanes = min(VL, channels - c)
             patches(
                 WEIGHT, m, 1, lanes, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, taps, 0, VL
             )
@@ -424,7 +461,15 @@ cdef void weight_results(
                 for t in range(9):
                     taps[t * VL + j] = 0
             watch(taps, 9, check)
-            transpose(taps, VL, NULL, 9, lanes, out + ((g * M + row_panel * mr + i) * C + column) * 9, 9, 9)
+            target = out + ((g * M + row_panel * mr + i) * channels + c) * R * S
+            if R == 3 and S == 3:
+                transpose(taps, VL, NULL, 9, lanes, target, 9, 9)
+                continue
+            for t in range(9):
+                r = column // place // across * 3 + t // 3
+                s = column // place % across * 3 + t % 3
+                if r < R and s < S:
+                    put_steps(target + r * S + s, taps + t * VL, R * S, lanes)
 
 
 cdef void weight_tasks(
@@ -479,7 +524,7 @@ cdef void share_weight_results(
 
 
 cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads) except -1:
-    """Weight gradient over the forward `geometry.Plan`; False if a result may not be finite."""
+    """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
     if not HAS_TRANSFORMS:
         return False
     cdef const real* dy_start = <const real*>address(dy)
@@ -528,7 +573,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
 @handing_over_to(plain_sums)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

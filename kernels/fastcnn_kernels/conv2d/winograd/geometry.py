@@ -8,44 +8,65 @@ from fastcnn_kernels.conv2d.geometry import before_pooling
 from fastcnn_kernels.conv2d.winograd import cost
 from fastcnn_kernels.memory import planned
 
+#: Taps a side at most: 9 parts.
+LARGEST = 7
+
 
 class Plan(NamedTuple):
     """One call."""
 
-    table: np.ndarray  # rows: N, P, Q, groups, M, channels; H, W, top, left, tiles per column and per row of a plane;
-    #                    weight steps of row, channel and group, 1 if the taps are reversed, 2 if windows are pooled
+    table: np.ndarray  # rows: N, P, Q, groups, M, length of the sum; H, W, top, left, tiles per column and row of a
+    #                    plane; weight steps of row, channel and group, 1 if the taps are reversed, 2 if windows are
+    #                    pooled; R, S, parts of 3 x 3 side by side, channels, and the place each part takes in the sum
     m: int
 
 
-def _plan(m, N, groups, M, channels, source, result, padding, weight_steps, reversed_taps, pool=1):
-    table = np.zeros((3, 6), np.intp)
-    table[0] = N, *result, groups, M, channels
+def parts(R, S):
+    """Parts of 3 x 3 into which a filter is cut, one below the other and side by side; the last are filled up by 0."""
+    return -(-R // 3), -(-S // 3)
+
+
+def _plan(m, N, groups, M, channels, place, source, result, padding, taps, weight_steps, reversed_taps, pool=1):
+    down, across = parts(*taps)
+    table = np.zeros((4, 6), np.intp)
+    table[0] = N, *result, groups, M, down * across * place
     table[1] = *source, -padding[0], -padding[1], -(-result[0] // m), -(-result[1] // m)
     table[2, :5] = *weight_steps, reversed_taps, pool
+    table[3, :5] = *taps, across, channels, place
     return Plan(table, m)
 
 
 @planned
 def forward(m, x_shape, weight_shape, out_shape, padding, groups, pool=1):
-    """Plan of ``conv2d``, and of ``conv2d_grad_weight``."""
-    (N, _, *source), (K, C, _, _), (_, _, *result) = x_shape, weight_shape, before_pooling(out_shape, pool)
-    M = K // groups
-    return _plan(m, N, groups, M, C, source, result, (padding[0], padding[2]), (C * 9, 9, M * C * 9), False, pool)
+    """Plan of ``conv2d``."""
+    (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, weight_shape, before_pooling(out_shape, pool)
+    M, taps = K // groups, R * S
+    steps = (C * taps, taps, M * C * taps)
+    return _plan(m, N, groups, M, C, C, source, result, (padding[0], padding[2]), (R, S), steps, False, pool)
+
+
+@planned
+def grad_weight(m, x_shape, out_shape, dy_shape, padding, groups, lanes):
+    """Plan of ``conv2d_grad_weight``: several parts each begin at a multiple of `lanes`, those of a vector."""
+    (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, out_shape, dy_shape
+    place = C if parts(R, S) == (1, 1) else -(-C // lanes) * lanes
+    before = (padding[0], padding[2])
+    return _plan(m, N, groups, K // groups, C, place, source, result, before, (R, S), (0, 0, 0), False)
 
 
 @planned
 def grad_input(m, dy_shape, weight_shape, out_shape, padding, groups):
     """Plan of ``conv2d_grad_input``: the forward product over dy, taps reversed and channels exchanged."""
-    (N, K, *source), (_, C, _, _), (_, _, *result) = dy_shape, weight_shape, out_shape
-    before = (2 - padding[0], 2 - padding[2])
-    return _plan(m, N, groups, C, K // groups, source, result, before, (9, C * 9, K // groups * C * 9), True)
+    (N, K, *source), (_, C, R, S), (_, _, *result) = dy_shape, weight_shape, out_shape
+    before, taps, Kg = (R - 1 - padding[0], S - 1 - padding[2]), R * S, K // groups
+    return _plan(m, N, groups, C, Kg, Kg, source, result, before, (R, S), (taps, C * taps, Kg * C * taps), True)
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
-    """Say why the layer is not one of 3 x 3 taps, each step and distance 1, or ""."""
-    taps = (out if weight is None else weight).shape[2:]
-    if taps != (3, 3) or stride != (1, 1) or dilation != (1, 1):
-        return f"takes 3 x 3 taps, stride 1 and dilation 1, not {taps[0]} x {taps[1]}, {stride} and {dilation}"
+    """Say why the layer is not one of 3 x 3 to 7 x 7 taps, each step and distance 1, or ""."""
+    R, S = (out if weight is None else weight).shape[2:]
+    if not (3 <= min(R, S) and max(R, S) <= LARGEST) or stride != (1, 1) or dilation != (1, 1):
+        return f"takes 3 x 3 to 7 x 7 taps, stride 1 and dilation 1, not {R} x {S}, {stride} and {dilation}"
     return ""
 
 
@@ -60,9 +81,9 @@ def refuses2(**call):
 
 
 def _slower(m, *, out, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
-    K, C = (out if weight is None else weight).shape[:2]
+    K, C, *taps = (out if weight is None else weight).shape
     N, _, *result = (dy if weight is None else out).shape if max_pool == 1 else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
     return cost.declines(
-        m, cost.costs(weight is None, groups, N, M, C, tuple(result), out.itemsize, packed is not None)
+        m, cost.costs(weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize, packed is not None)
     )

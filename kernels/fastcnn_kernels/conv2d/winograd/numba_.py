@@ -25,6 +25,7 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
+    put_steps,
     transpose,
     zero_run,
 )
@@ -45,16 +46,37 @@ SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vector
 
 
 @compiled
+def pack_part(weight, source, w, packed, table, c, rows, mr):
+    """Nine taps of channel c of the sum, which stands for a part of a larger filter: packed[tap][mr]."""
+    row_step, R, S, across, channels = table[2, 0], table[3, 0], table[3, 1], table[3, 2], table[3, 3]
+    part = c // channels
+    source += c % channels * table[2, 1]
+    for t in range(9):
+        r, s = part // across * 3 + t // 3, part % across * 3 + t % 3
+        if r >= R or s >= S:
+            zero_run(w, packed + t * mr, mr)
+            continue
+        if table[2, 3] != 0:
+            r, s = R - 1 - r, S - 1 - s
+        transpose(weight, source + r * S + s, row_step, table[2], 0, False, rows, 1, w, packed + t * mr, mr, mr)
+
+
+@compiled
 def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed):
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
-    M, C, row_step, channel_step, reversed_taps = table[0, 4], table[0, 5], table[2, 0], table[2, 1], table[2, 3] != 0
+    M, C, row_step, channel_step = table[0, 4], table[0, 5], table[2, 0], table[2, 1]
+    whole = table[3, 0] == 3 and table[3, 1] == 3
+    backwards = table[2, 3] != 0 and whole
     mr, VL = panel_rows(M), panel_width(weight) // 2
-    rows, sign = min(mr, M - panel * mr), -1 if reversed_taps else 1
+    rows, sign = min(mr, M - panel * mr), -1 if backwards else 1
     source = g * table[2, 2] + panel * mr * row_step
     for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
         first = chunk * PACKED_CHANNELS
         count = min(PACKED_CHANNELS, C - first)
-        if channel_step == 9:
+        if not whole:
+            for c in range(count):
+                pack_part(weight, source, w, packed + c * 9 * mr, table, first + c, rows, mr)
+        elif channel_step == 9:
             transpose(
                 weight, source + first * 9, row_step, table[2], 0, False, rows, count * 9, w, packed, mr, mr
             )  # fmt: skip
@@ -66,7 +88,7 @@ def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed)
                 )  # fmt: skip
         for lane in range((mr + VL - 1) // VL):
             patches(
-                FILTER, m, count, mr - lane * VL, w, packed + lane * VL + (8 * mr if reversed_taps else 0), 9 * mr,
+                FILTER, m, count, mr - lane * VL, w, packed + lane * VL + (8 * mr if backwards else 0), 9 * mr,
                 sign * 3 * mr, sign * mr, filters, U + first * mr + lane * VL, mr, u_step,
             )  # fmt: skip
 
@@ -105,7 +127,7 @@ def find_panels(table, first, count, NR, segments, counts, start):
 @compiled
 def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, count, v_step, rows):
     """V of some channels of one panel of tiles; `rows` is scratch."""
-    groups, C, H, W, top, left = table[0, 3], table[0, 5], table[1, 0], table[1, 1], table[1, 2], table[1, 3]
+    groups, H, W, across, channels = table[0, 3], table[1, 0], table[1, 1], table[3, 2], table[3, 3]
     NR = panel_width(image)
     pitch = 6 * NR
     tails = rows + 6 * pitch
@@ -114,13 +136,16 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, 
         tiles += segments[i, 3]
         ends |= 1 << (tiles - 1)
     for c in range(c_first, c_end):
+        plane = c % channels
+        top = table[1, 2] + c // channels // across * 3
+        left = table[1, 3] + c // channels % across * 3
         for i in range(start, start + count):
             n, row, column, length, place = (
                 segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3], segments[i, 4]
             )  # fmt: skip
             image_rows(
-                m, image, ((n * groups + g) * C + c) * H * W, H, W, top + row * m, left + column * m, length * m + 2, w,
-                rows + place * m, pitch, w, tails + place + length - 1,
+                m, image, ((n * groups + g) * channels + plane) * H * W, H, W, top + row * m, left + column * m,
+                length * m + 2, w, rows + place * m, pitch, w, tails + place + length - 1,
             )  # fmt: skip
         rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * NR, v_step)
 
@@ -260,7 +285,7 @@ def share_patches(image, w, V, table, m, scratch, scratch_step, segments, counts
 
 def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
-    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
     blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize, packed is not None)
@@ -339,7 +364,7 @@ def transform_channels(
 def share_channels(dy, image, w, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers):
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
-    H, W = table[1, 0], table[1, 1]
+    H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
     E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
     VL = NR // 2
     y_step, v_step = tiles * mr + 16, tiles * NR + 16
@@ -361,31 +386,41 @@ def share_channels(dy, image, w, V, table, m, tiles, count, segments, scratch, s
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         index, unit = task % count, task // count
         g, first = unit // blocks, unit % blocks * VL
+        part, c = first // place, first % place
         transform_channels(
-            image, ((segments[index, 0] * groups + g) * C + first) * H * W, w,
-            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W, table[1, 2],
-            table[1, 3], min(VL, C - first), segments, index, table[0], NR, v_step, columns,
+            image, ((segments[index, 0] * groups + g) * channels + c) * H * W, w,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
+            table[1, 2] + part // across * 3, table[1, 3] + part % across * 3, min(VL, channels - c), segments, index,
+            table[0], NR, v_step, columns,
         )  # fmt: skip
 
 
 @compiled
 def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_step, check):
     """The 3 x 3 gradients of one tile of products."""
-    M, C = table[0, 4], table[0, 5]
+    M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
+    channels, place = table[3, 3], table[3, 4]
     NR, mr = panel_width(out), panel_rows(M)
     VL, taps = NR // 2, check + NR
     for i in range(min(mr, M - row_panel * mr)):
         for half in range(2):
             column = column_panel * NR + half * VL
-            lanes = min(VL, C - column)
-            if lanes <= 0:
+            if column >= C:
                 break
+            c = column % place
+            lanes = min(VL, channels - c)
             patches(WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL)
             for t in range(9):
                 zero_run(w, taps + t * VL + lanes, VL - lanes)
             watch(w, taps, 9, w, check)
-            target = ((g * M + row_panel * mr + i) * C + column) * 9
-            transpose(w, taps, VL, table[0], 0, False, 9, lanes, out, target, 9, 9)
+            target = ((g * M + row_panel * mr + i) * channels + c) * R * S
+            if R == 3 and S == 3:
+                transpose(w, taps, VL, table[0], 0, False, 9, lanes, out, target, 9, 9)
+                continue
+            for t in range(9):
+                r, s = column // place // across * 3 + t // 3, column // place % across * 3 + t % 3
+                if r < R and s < S:
+                    put_steps(out, target + r * S + s, R * S, w, taps + t * VL, lanes)
 
 
 @threaded
@@ -440,8 +475,8 @@ def share_weight_results(w, products, out, table, m, scratch, scratch_step, work
 
 
 def run_weight_plan(plan, dy, image, out, num_threads):
-    """Weight gradient over the forward `geometry.Plan`; False if a result may not be finite."""
-    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), _ = plan.table.tolist()
+    """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     E, tiles, row_panels, column_panels = (m + 2) ** 2, N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
     blocks = blocking.weight_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize)
@@ -473,5 +508,5 @@ def run_weight_plan(plan, dy, image, out, num_threads):
 @handing_over_to(plain_sums)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, out.shape, dy.shape, padding, groups)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
     return run_weight_plan(plan, dy, x, out, num_threads)
