@@ -8,6 +8,7 @@ Environment variables read here: ``FASTCNN_BOUNDSCHECK=1`` restores Cython's bou
 ``FASTCNN_SANITIZE=1`` builds for AddressSanitizer and UBSan.
 """
 
+import itertools
 import os
 import platform
 from pathlib import Path
@@ -34,30 +35,38 @@ SANITIZE = os.environ.get("FASTCNN_SANITIZE") == "1"
 
 
 class BuildPerLevel(build_ext):
-    """Cythonize each source once under its canonical name, then compile it for every level."""
+    """Cythonize each source once under its canonical name, then compile it for every level, on all cores."""
 
-    def build_extension(self, ext):
-        """Compile one source for one level, with its objects kept apart from the other levels'."""
-        parts = ext.name.split(".")
-        level = parts[-2] if parts[-2] in LEVELS else ""
-        canonical = ".".join(part for part in parts if part != level)
-        (translated,) = cythonize(
-            [Extension(canonical, ext.pyx_sources, depends=ext.depends)],
-            build_dir=os.path.join(self.build_temp, "c"),
-            include_path=["kernels"],
-            compiler_directives={
-                "language_level": 3, "boundscheck": BOUNDSCHECK, "wraparound": False, "cdivision": True,
-                "initializedcheck": False, "freethreading_compatible": True, "embedsignature": True,
-            },
-        )  # fmt: skip
-        ext.sources = translated.sources
-        self.add_compiler_flags(ext, level)
-        base_temp = self.build_temp
-        self.build_temp = os.path.join(base_temp, level or "plain")
-        try:
-            super().build_extension(ext)
-        finally:
-            self.build_temp = base_temp
+    def finalize_options(self):
+        """Compile extensions in parallel unless told how many at once."""
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self):
+        """Translate the sources, and give each level its copy of the C file: objects are named after it."""
+        folder = Path(self.build_temp, "c")
+        for source, group in itertools.groupby(self.extensions, key=lambda ext: ext.pyx_source):
+            extensions = list(group)
+            level = level_of(extensions[0])
+            canonical = ".".join(part for part in extensions[0].name.split(".") if part != level)
+            (translated,) = cythonize(
+                [Extension(canonical, [source], depends=extensions[0].depends)],
+                build_dir=str(folder),
+                include_path=["kernels"],
+                compiler_directives={
+                    "language_level": 3, "boundscheck": BOUNDSCHECK, "wraparound": False, "cdivision": True,
+                    "initializedcheck": False, "freethreading_compatible": True, "embedsignature": True,
+                },
+            )  # fmt: skip
+            (c_file,) = translated.sources
+            for ext in extensions:
+                level = level_of(ext)
+                copy = Path(self.build_temp, level or "plain", Path(c_file).relative_to(folder))
+                self.mkpath(str(copy.parent))
+                self.copy_file(c_file, str(copy))
+                ext.sources = [str(copy)]
+                self.add_compiler_flags(ext, level)
+        super().build_extensions()
 
     def copy_extensions_to_source(self):
         """Make the level folders, which exist in no checkout, for in-place and editable builds."""
@@ -86,8 +95,14 @@ def extension(name, source):
     """Return an Extension whose Cython source is still listed after the C file takes its place."""
     headers = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").rglob("*.h"))
     ext = Extension(name, [source], depends=headers, include_dirs=["kernels"])
-    ext.pyx_sources = [source]
+    ext.pyx_source = source
     return ext
+
+
+def level_of(ext):
+    """Return the CPU level an extension is named for, or nothing."""
+    folder = ext.name.split(".")[-2]
+    return folder if folder in LEVELS else ""
 
 
 def name_of(source, level):
