@@ -79,6 +79,31 @@ def test_larger_filters_are_inside_the_gate(kernel, dtype):
 
 
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dilated_layers_are_inside_the_gate(kernel, dtype):
+    """Remainders with more rows than others, with none, and padding that some of them do not reach."""
+    rng = np.random.default_rng(26)
+    scale = 1 if dtype == "float32" else 2.0**-29
+    count = 0
+    for dilation in ((1, 2), (2, 1), (2, 2), (3, 2), (5, 4)):
+        for H, W in ((11, 40), (9, 9), (16, 7), (14, 14)):
+            for top, bottom, left, right in ((0, 0, 0, 0), (2, 2, 2, 2), (5, 0, 1, 7), (11, 3, 9, 4)):
+                R, S = (int(size) for size in rng.integers(3, 6, 2))
+                groups = int(rng.integers(1, 3))
+                C, K = (groups * int(size) for size in rng.choice([1, 5, 17], 2))
+                layer = layer_of(2, C, H, K, groups, W, (top, bottom, left, right))
+                layer = layer._replace(R=R, S=S, dilation=dilation)
+                if min(layer.output) < 1:
+                    continue
+                arguments = case_of(kernel, layer, dtype, rng)
+                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
+                    arguments
+                )
+                count += 1
+    assert count > 50
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
 @pytest.mark.parametrize("C", [16, 64, 128])
 def test_error_stays_what_was_measured(kernel, C):
     arguments = case_of(kernel, layer_of(4, C, 28, C), "float32", np.random.default_rng(21))
@@ -120,8 +145,12 @@ def test_takes_only_what_it_can(kernel):
     rng = np.random.default_rng(24)
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng))
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(R=5, S=7), "float32", rng))
-    for options in ({"stride": (2, 1)}, {"dilation": (1, 2)}, {"R": 2}, {"S": 1}, {"R": 8}):
+    assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(dilation=(1, 2)), "float32", rng))
+    for options in ({"stride": (2, 1)}, {"R": 2}, {"S": 1}, {"R": 8}, {"dilation": (4000, 1), "padding": (4000, 4000, 1, 1)}):
         assert not takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(**options), "float32", rng))
+    if kernel.op == "conv2d":
+        dilated = case_of(kernel, layer_of(1, 3, 9, 3)._replace(dilation=(1, 2)), "float32", rng)
+        assert not takes(kernel, dilated | {"max_pool": 2, "out": dilated["out"][:, :, :4, :3]})
 
 
 X, W = np.ones((2, 32, 30, 30), "f4"), np.ones((32, 32, 3, 3), "f4")

@@ -1,4 +1,4 @@
-"""Convolution with 3 x 3 taps, stride 1 and dilation 1, in 2.25 to 4 times fewer multiplications.
+"""Convolution with 3 x 3 taps and stride 1 in 2.25 to 4 times fewer multiplications.
 
 Same ops and contract as ``conv2d``. Winograd's minimal filtering (S. Winograd, Arithmetic Complexity of Computations,
 1980; A. Lavin and S. Gray, arXiv 1509.09308): an m x m tile of the result comes from a patch of E = (m + 2)^2 pixels as

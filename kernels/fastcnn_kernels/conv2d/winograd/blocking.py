@@ -29,7 +29,7 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     panel_bytes = E * C * NR * itemsize
-    if groups * row_panels >= TASKS and groups * tile_panels * panel_bytes <= WHOLE_BYTES:
+    if row_panels >= 4 and groups * row_panels >= TASKS and groups * tile_panels * panel_bytes <= WHOLE_BYTES:
         rows, columns, shared_filters, shared_patches = 1, tile_panels, packed, 1
     else:
         columns = _even(tile_panels, max(1, min(BLOCK_BYTES // panel_bytes, tile_panels * groups // TASKS)))

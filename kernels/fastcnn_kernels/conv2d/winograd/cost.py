@@ -1,6 +1,6 @@
 """Which algorithm is the fastest for a layer with 3 x 3 taps, or a few more: a cost model of its shape alone.
 
-Costs are in multiply-adds at full speed (2 flops each; 0.0097 us on the two cores they were fitted on, for 2,500
+Costs are in multiply-adds at full speed (2 flops each; 0.0097 ns on the two cores they were fitted on, for 2,500
 measured calls). With E = (m + 2)^2 products a tile, of ``lanes`` tiles in all, M rows and C channels of the sum:
 
     plain sums     start + R S C pixels (rows + 1) + packing R S M C
@@ -13,6 +13,7 @@ Nothing else enters, not the number of threads either, so that a layer is comput
 
 from typing import NamedTuple
 
+from fastcnn_kernels.conv2d.winograd.remainders import batch
 from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
@@ -33,6 +34,8 @@ _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 1
 _WEIGHTS = _Prices((2_000_000, 16), {4: (2_800_000, 17, 12), 2: (2_500_000, 16, 22)})
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
+#: What a pixel of a dilated layer costs on its way into an image of its remainders, or out of it.
+_COPY = 100
 
 
 def _up(size: int, step: int) -> int:
@@ -50,6 +53,7 @@ def costs(
     result: tuple[int, int],
     itemsize: int,
     packed: bool = False,
+    dilation: tuple[int, int] = (1, 1),
 ) -> dict[int, int]:
     """Cost by tile size, 0 standing for plain sums; ``result`` is P x Q, or H x W for the input gradient."""
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
@@ -57,6 +61,8 @@ def costs(
     rows = packed_rows(M, ROWS)
     start, packing = prices.plain if not packed else (prices.plain[0], 0)
     cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
+    copies = _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
+    N, (P, Q) = batch(N, result, dilation)
     for m, (start, transform, filters) in prices.tiles.items():
         E, tiles = (m + 2) ** 2, N * -(-P // m) * -(-Q // m)
         if weights:
@@ -68,7 +74,7 @@ def costs(
         else:
             lanes, D, filters = _up(tiles, lanes_of_vector), C * parts, 0 if packed else filters
             per_group = lanes * (D * rows + transform * (D + M)) + filters * M * D
-        cost[m] = start + groups * E * per_group
+        cost[m] = start + copies + groups * E * per_group
     return cost
 
 

@@ -32,6 +32,7 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.memory import empty
 
 cdef enum:
@@ -345,6 +346,7 @@ cdef bint run_plan(
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
 ):
@@ -357,6 +359,7 @@ def conv2d(
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
@@ -571,6 +574,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""
     plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn_kernels.conv2d.geometry import before_pooling
+from fastcnn_kernels.conv2d.geometry import before_pooling, refuses
 from fastcnn_kernels.conv2d.winograd import cost
 from fastcnn_kernels.memory import planned
 
@@ -62,12 +62,16 @@ def grad_input(m, dy_shape, weight_shape, out_shape, padding, groups):
     return _plan(m, N, groups, C, Kg, Kg, source, result, before, (R, S), (taps, C * taps, Kg * C * taps), True)
 
 
-def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, **_):
-    """Say why the layer is not one of 3 x 3 to 7 x 7 taps, each step and distance 1, or ""."""
+def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):
+    """Say why the layer is not one of 3 x 3 to 7 x 7 taps, each step 1, or ""."""
     R, S = (out if weight is None else weight).shape[2:]
-    if not (3 <= min(R, S) and max(R, S) <= LARGEST) or stride != (1, 1) or dilation != (1, 1):
-        return f"takes 3 x 3 to 7 x 7 taps, stride 1 and dilation 1, not {R} x {S}, {stride} and {dilation}"
-    return ""
+    if not (3 <= min(R, S) and max(R, S) <= LARGEST) or stride != (1, 1):
+        return f"takes 3 x 3 to 7 x 7 taps and stride 1, not {R} x {S} and {stride}"
+    if dilation == (1, 1):
+        return ""
+    if max_pool != 1:
+        return "pools layers of dilation 1 only: the pixels of a window are otherwise in several images"
+    return refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy)
 
 
 def refuses4(**call):
@@ -80,10 +84,13 @@ def refuses2(**call):
     return cannot(**call) or _slower(2, **call)
 
 
-def _slower(m, *, out, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
+def _slower(m, *, out, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
     K, C, *taps = (out if weight is None else weight).shape
     N, _, *result = (dy if weight is None else out).shape if max_pool == 1 else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
     return cost.declines(
-        m, cost.costs(weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize, packed is not None)
+        m,
+        cost.costs(
+            weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize, packed is not None, dilation
+        ),
     )

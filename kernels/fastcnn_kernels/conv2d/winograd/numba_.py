@@ -11,6 +11,7 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     FILTER,
     GRADIENT,
@@ -314,6 +315,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
@@ -323,6 +325,7 @@ def conv2d(
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
@@ -506,6 +509,7 @@ def run_weight_plan(plan, dy, image, out, num_threads):
 
 
 @handing_over_to(plain_sums)
+@taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""
     plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
