@@ -146,7 +146,13 @@ def test_takes_only_what_it_can(kernel):
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng))
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(R=5, S=7), "float32", rng))
     assert takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(dilation=(1, 2)), "float32", rng))
-    for options in ({"stride": (2, 1)}, {"R": 2}, {"S": 1}, {"R": 8}, {"dilation": (4000, 1), "padding": (4000, 4000, 1, 1)}):
+    for options in (
+        {"stride": (2, 1)},
+        {"R": 2},
+        {"S": 1},
+        {"R": 8},
+        {"dilation": (4000, 1), "padding": (4000, 4000, 1, 1)},
+    ):
         assert not takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(**options), "float32", rng))
     if kernel.op == "conv2d":
         dilated = case_of(kernel, layer_of(1, 3, 9, 3)._replace(dilation=(1, 2)), "float32", rng)

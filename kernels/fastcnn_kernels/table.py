@@ -139,7 +139,9 @@ _MATMUL = [
     Family("", "gemm"),
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
+_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _CONV2D = [
+    Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE),
     _winograd(4),
     _winograd(2),
     Family(
@@ -173,13 +175,10 @@ def _rows(op: str, families: list[Family]) -> list[Kernel]:
     return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1].folder}.numpy_", op)]
 
 
-_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
-_PRODUCT = [Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE), *_CONV2D]
-
 KERNELS: list[Kernel] = [
     *_rows("matmul", _MATMUL),
-    *_rows("conv2d", _PRODUCT),
-    *_rows("conv2d_grad_input", _PRODUCT),
+    *_rows("conv2d", _CONV2D),
+    *_rows("conv2d_grad_input", _CONV2D),
     *_rows("conv2d_grad_weight", _CONV2D),
     *_rows("conv2d_grad_bias", [Family("", "conv2d")]),
 ]

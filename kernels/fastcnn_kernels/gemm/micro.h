@@ -71,12 +71,14 @@
 #define MASKED_STORE _mm512_mask_storeu_ps
 #define PERMUTE _mm512_permutexvar_ps
 #define PERMUTE_TWO _mm512_permutex2var_ps
+#define REDUCE_ADD _mm512_reduce_add_ps
 #include "micro_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
 #undef PERMUTE
 #undef PERMUTE_TWO
+#undef REDUCE_ADD
 #undef REAL
 #undef LANES
 #undef EACH_LANE
@@ -97,12 +99,14 @@
 #define MASKED_STORE _mm512_mask_storeu_pd
 #define PERMUTE _mm512_permutexvar_pd
 #define PERMUTE_TWO _mm512_permutex2var_pd
+#define REDUCE_ADD _mm512_reduce_add_pd
 #include "micro_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
 #undef PERMUTE
 #undef PERMUTE_TWO
+#undef REDUCE_ADD
 #undef REAL
 #undef LANES
 #undef EACH_LANE

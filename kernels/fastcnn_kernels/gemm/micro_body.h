@@ -175,11 +175,15 @@ static void NAME(masked)(int mr, ptrdiff_t channels, ptrdiff_t taps, const REAL 
 
 /* Sum of the lanes, halves added to halves. */
 INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
+#if defined(__AVX512F__)
+    return REDUCE_ADD(v); /* GCC takes the loops below lane by lane */
+#else
     REAL lane[VL];
     memcpy(lane, &v, sizeof v);
     UNROLL for (int half = VL / 2; half > 0; half /= 2)
         UNROLL for (int j = 0; j < half; j++) lane[j] += lane[j + half];
     return lane[0];
+#endif
 }
 
 /* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over n pixels, n a multiple of VL. */

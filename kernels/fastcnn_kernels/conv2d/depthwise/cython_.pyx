@@ -4,7 +4,8 @@ Forward, and the input gradient with stride 1, which is the same with reversed t
 
     out[n, k, p, q] = bias[k] + sum_{r, s} weight[k, r, s] x[n, k // multiplier, p stride - top + r, ...]
 
-The input gradient with stride 2 puts a row of dx together from the taps that meet it: of even and of odd columns.
+The input gradient with stride 2 puts a row of dx together from the taps that meet it: of even and of odd columns. The
+weight gradient of a channel is one sum per tap over the pixels of all images, or of a chunk of them.
 """
 
 import numpy as np
@@ -12,13 +13,16 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.conv2d.depthwise.rows cimport HAS_ROWS, NARROW_ROWS, ROWS, gather_rows, scatter_row
+from fastcnn_kernels.conv2d.depthwise.rows cimport (
+    HAS_ROWS, NARROW_ROWS, ROWS, dot_planes, gather_rows, scatter_row
+)
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
-from fastcnn_kernels.gemm.micro cimport has_nonfinite, panel_width, real
+from fastcnn_kernels.gemm.micro cimport add_chunks, has_nonfinite, panel_width, real
 
 from fastcnn_kernels.conv2d.depthwise import geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.memory import empty
 
 
 cdef inline int vectors_for(Py_ssize_t columns, Py_ssize_t VL) noexcept nogil:
@@ -162,3 +166,56 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int
     if out.itemsize == 4:
         return run_scatter(table, dy, weight, out, <float*>address(out), num_threads)
     return run_scatter(table, dy, weight, out, <double*>address(out), num_threads)
+
+
+cdef void dot_channels(
+    const real* dy, const real* x, real* partial, const Py_ssize_t* table, Py_ssize_t worker, Py_ssize_t workers
+) noexcept nogil:
+    """Do this worker's share of the tasks (chunk of images, block of channels of dy): partial[chunk, k]."""
+    cdef Py_ssize_t K = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
+    cdef Py_ssize_t images = table[10], chunks = table[11], KB = table[12], NB = table[13], C = K // multiplier
+    cdef Py_ssize_t taps = table[8] * table[8], blocks = (K + KB - 1) // KB, task, chunk, first, last, n, end, k, i
+    cdef int size = <int>table[8], stride = <int>table[9]
+    cdef real* sums
+    for task in range(chunks * blocks * worker // workers, chunks * blocks * (worker + 1) // workers):
+        chunk = task // blocks
+        first = task % blocks * KB
+        last = min(K, first + KB)
+        sums = partial + chunk * K * taps
+        for i in range(first * taps, last * taps):
+            sums[i] = 0
+        n = images * chunk // chunks
+        end = images * (chunk + 1) // chunks
+        while n < end:
+            for k in range(first, last):
+                dot_planes(
+                    size, stride, min(NB, end - n), x + (n * C + k // multiplier) * H * W, C * H * W, H, W, table[6],
+                    table[7], dy + (n * K + k) * P * Q, K * P * Q, P, Q, sums + k * taps,
+                )
+            n += NB
+
+
+cdef bint run_dots(table_, dy, x, out, real* out_start, int num_threads) except -1:
+    """Run a table of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
+    cdef const real* dy_start = <const real*>address(dy)
+    cdef const real* x_start = <const real*>address(x)
+    cdef Py_ssize_t chunks = table[11], size = out.size, worker
+    if not HAS_ROWS:
+        return False
+    workspace = empty(chunks * size, out.dtype) if chunks > 1 else out
+    cdef real* partial = <real*>address(workspace)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        dot_channels(dy_start, x_start, partial, table, worker, num_threads)
+    if chunks > 1:
+        add_chunks(partial, out_start, size, chunks)
+    return not has_nonfinite(out_start, size)
+
+
+@to_numpy_row
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
+    """Gradient of the weights."""
+    table = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding)
+    if out.itemsize == 4:
+        return run_dots(table, dy, x, out, <float*>address(out), num_threads)
+    return run_dots(table, dy, x, out, <double*>address(out), num_threads)

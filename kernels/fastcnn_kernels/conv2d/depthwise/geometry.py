@@ -25,6 +25,14 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding):
     return np.array([N * K, 1, P, Q, H, W, top, left, size, stride[0], 1, *_rows(N * K, H)], np.intp)
 
 
+@planned
+def grad_weight(dy_shape, x_shape, out_shape, stride, padding):
+    """Table of ``conv2d_grad_weight``: that of the forward pass of one image; for the last three images, and blocks."""
+    (N, K, P, Q), (_, C, H, W), size = dy_shape, x_shape, out_shape[2]
+    blocks = blocking.weight_blocks(N, K, P * Q)
+    return np.array([K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], N, *blocks], np.intp)
+
+
 def _rows(planes, rows):
     """Rows of a task and tasks of a plane."""
     block = blocking.rows_per_task(planes, rows)
@@ -35,10 +43,10 @@ def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_
     """Say why the layer is not one of these, or ""."""
     if cpu.level() != "x86-64-v4":
         return f"CPU level {cpu.level()}: no masked loads"
-    K, Cg, R, S = weight.shape
+    K, Cg, R, S = (out if weight is None else weight).shape
     if Cg != 1 or groups == 1:
         return f"{Cg} channels a group" if Cg != 1 else "one channel is no group"
-    if dy is not None and K != groups:
+    if x is None and K != groups:
         return f"{K // groups} filters a channel"
     if (R, S) not in ((3, 3), (5, 5)) or stride not in ((1, 1), (2, 2)) or dilation != (1, 1):
         return f"takes 3 x 3 or 5 x 5 taps, stride 1 or 2 and dilation 1, not {R} x {S}, {stride} and {dilation}"

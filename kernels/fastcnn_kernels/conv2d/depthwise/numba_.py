@@ -7,15 +7,16 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.depthwise import geometry
-from fastcnn_kernels.conv2d.depthwise.numba_rows import NARROW_ROWS, ROWS, gather_rows, scatter_row
+from fastcnn_kernels.conv2d.depthwise.numba_rows import NARROW_ROWS, ROWS, dot_planes, gather_rows, scatter_row
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.numba_ import any_nonfinite
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     panel_width,
 )
+from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
@@ -137,3 +138,43 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     if stride == (1, 1):
         return run_gather(table, dy, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), None, out, 0, num_threads)
     return run_scatter(table, dy, weight, out, num_threads)
+
+
+@threaded
+def dot_channels(dy, x, partial, table, worker, workers):
+    """Do this worker's share of the tasks (chunk of images, block of channels of dy): partial[chunk, k]."""
+    K, multiplier, H, W, P, Q, top, left = (
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
+    )  # fmt: skip
+    size, stride, images, chunks, KB, NB = table[8], table[9], table[10], table[11], table[12], table[13]
+    C, taps, blocks = K // multiplier, size * size, (K + KB - 1) // KB
+    for task in range(chunks * blocks * worker // workers, chunks * blocks * (worker + 1) // workers):
+        chunk, first = task // blocks, task % blocks * KB
+        last, sums = min(K, first + KB), chunk * K * taps
+        for i in range(sums + first * taps, sums + last * taps):
+            partial[i] = 0
+        n, end = images * chunk // chunks, images * (chunk + 1) // chunks
+        while n < end:
+            for k in range(first, last):
+                dot_planes(
+                    size, stride, min(NB, end - n), x, (n * C + k // multiplier) * H * W, C * H * W, H, W, top, left,
+                    dy, (n * K + k) * P * Q, K * P * Q, P, Q, partial, sums + k * taps,
+                )  # fmt: skip
+            n += NB
+
+
+def run_dots(table, dy, x, out, num_threads):
+    """Run a table of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+    chunks = int(table[11])
+    partial = empty(chunks * out.size, out.dtype) if chunks > 1 else out
+    dot_channels(num_threads, dy, x, partial, table)
+    if chunks > 1:
+        add_chunks(partial, out, chunks)
+    return not any_nonfinite(out, num_threads)
+
+
+@to_numpy_row
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    table = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding)
+    return run_dots(table, flat(dy), flat(x), flat(out), num_threads)

@@ -8,6 +8,8 @@
 
 #define ROWS 4 /* rows of a tile: 4 rows of 4 vectors are 16 sums, beside 4 vectors of the image */
 #define NARROW_ROWS 8 /* of a tile of one vector: small planes take fewer tiles */
+/* Rows of dy beside the sums of a weight gradient; planes of 7, 14 and 28 rows leave no remainder. */
+#define PLANE_ROWS(size) ((size) == 3 ? 7 : 4)
 #if defined(__GNUC__)
 #define HAS_ROWS 1
 #else

@@ -24,6 +24,14 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
         int size, int vectors, const double* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
         Py_ssize_t left, const double* weight, double* out, Py_ssize_t columns
     )
+    void dot_planes_f32(
+        int size, int stride, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, float* out
+    )
+    void dot_planes_f64(
+        int size, int stride, Py_ssize_t images, const double* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, double* out
+    )
 
 
 cdef inline void gather_rows(
@@ -44,3 +52,13 @@ cdef inline void scatter_row(
         scatter_row_f32(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
     else:
         scatter_row_f64(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+
+
+cdef inline void dot_planes(
+    int size, int stride, Py_ssize_t images, const real* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
+    Py_ssize_t top, Py_ssize_t left, const real* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, real* out
+) noexcept nogil:
+    if real is float:
+        dot_planes_f32(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out)
+    else:
+        dot_planes_f64(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out)

@@ -96,10 +96,66 @@ static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P
     }
 #undef CASE
 }
+
+/* out[r, s] += sum of dy[p, q] plane[p stride + r - top, q stride + s - left] over the pixels of dy of several images,
+ * whose taps lie inside the plane. All sums stay in registers; a row of the plane is loaded once for the `most` rows of
+ * dy that it meets. */
+INLINE void NAME(dot_planes_of)(const int size, const int stride, const int most, ptrdiff_t images, const REAL *plane,
+                                ptrdiff_t plane_step, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
+                                const REAL *dy, ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {
+    NAME(vec) sums[5][5];
+    UNROLL for (int r = 0; r < size; r++)
+        UNROLL for (int s = 0; s < size; s++) sums[r][s] = (NAME(vec)){0};
+    for (; images > 0; images--, plane += plane_step, dy += dy_step)
+        for (ptrdiff_t q = 0; q < Q; q += VL) {
+            const ptrdiff_t w0 = q * stride - left;
+            uint16_t mask[6][2]; /* of the vectors that begin at tap s, of which stride 2 takes two */
+            UNROLL for (int s = 0; s < size; s += stride)
+                UNROLL for (int v = 0; v < stride; v++) mask[s][v] = BETWEEN(-w0 - s - v * VL, W - w0 - s - v * VL);
+            for (ptrdiff_t p = 0; p < P; p += most) {
+                const ptrdiff_t h0 = p * stride - top;
+                NAME(vec) pixels[PLANE_ROWS(3)];
+                UNROLL for (int i = 0; i < most; i++)
+                    pixels[i] = NAME(load_masked)(p + i < P ? FIRST(Q - q) : 0, dy + (p + i) * Q + q);
+                _Pragma("GCC unroll 16") for (int h = 0; h < (most - 1) * stride + size; h++) {
+                    if (h0 + h < 0 || h0 + h >= H) continue;
+                    const REAL *row = plane + (h0 + h) * W + w0;
+                    UNROLL for (int s = 0; s < size; s += stride) {
+                        NAME(vec) taps[2] = {NAME(load_masked)(mask[s][0], row + s)};
+                        if (stride == 2) {
+                            const NAME(vec) high = NAME(load_masked)(mask[s][1], row + s + VL);
+                            taps[1] = SHUFFLE(taps[0], high, ODD);
+                            taps[0] = SHUFFLE(taps[0], high, EVEN);
+                        }
+                        UNROLL for (int t = 0; t < stride; t++)
+                            UNROLL for (int i = 0; i < most; i++) {
+                                const int r = h - i * stride;
+                                if (r >= 0 && r < size && s + t < size) sums[r][s + t] += pixels[i] * taps[t];
+                            }
+                    }
+                }
+            }
+        }
+    UNROLL for (int r = 0; r < size; r++)
+        UNROLL for (int s = 0; s < size; s++) out[r * size + s] += NAME(lanes_sum)(sums[r][s]);
+}
+
+static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
+                             ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
+                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {
+#define CASE(a, b) case (a) * 4 + (b): \
+        NAME(dot_planes_of)(a, b, PLANE_ROWS(a), images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out); \
+        break;
+    switch (size * 4 + stride) { CASE(3, 1) CASE(3, 2) CASE(5, 1) CASE(5, 2) }
+#undef CASE
+}
 #else
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
                               ptrdiff_t rows, ptrdiff_t columns) {}
 static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, int first, ptrdiff_t p,
                               ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {}
+static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
+                             ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
+                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {}
 #endif

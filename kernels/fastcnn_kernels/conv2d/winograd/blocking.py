@@ -8,6 +8,8 @@ from fastcnn_kernels.memory import planned
 SPACING = 16
 #: Transformed patches of all tiles may take this much: they then wait in L3 while every panel of rows passes.
 WHOLE_BYTES = 10 << 20
+#: Panels of rows that must pass patches in L3: fewer do not pay their way there, and patches stay with their task.
+SHARING_PANELS = 4
 #: Transformed patches of one task: half of L2.
 BLOCK_BYTES = 512 << 10
 #: Products waiting for the result's transform: a quarter of L2.
@@ -29,7 +31,8 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     panel_bytes = E * C * NR * itemsize
-    if row_panels >= 4 and groups * row_panels >= TASKS and groups * tile_panels * panel_bytes <= WHOLE_BYTES:
+    patches_bytes = groups * tile_panels * panel_bytes
+    if row_panels >= SHARING_PANELS and groups * row_panels >= TASKS and patches_bytes <= WHOLE_BYTES:
         rows, columns, shared_filters, shared_patches = 1, tile_panels, packed, 1
     else:
         columns = _even(tile_panels, max(1, min(BLOCK_BYTES // panel_bytes, tile_panels * groups // TASKS)))

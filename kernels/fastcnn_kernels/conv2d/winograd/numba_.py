@@ -11,7 +11,6 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     FILTER,
     GRADIENT,
@@ -23,6 +22,7 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     rows_to_lanes,
     watch,
 )
+from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,

@@ -8,8 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fastcnn_kernels.memory import empty
 
 
