@@ -11,13 +11,14 @@ weight gradient of a channel is one sum per tap over the pixels of all images, o
 import numpy as np
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.depthwise.rows cimport (
     HAS_ROWS, NARROW_ROWS, ROWS, dot_planes, gather_rows, scatter_row
 )
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
-from fastcnn_kernels.gemm.micro cimport add_chunks, has_nonfinite, panel_width, real
+from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real
 
 from fastcnn_kernels.conv2d.depthwise import geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -169,7 +170,8 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int
 
 
 cdef void dot_channels(
-    const real* dy, const real* x, real* partial, const Py_ssize_t* table, Py_ssize_t worker, Py_ssize_t workers
+    const real* dy, const real* x, real* partial, const Py_ssize_t* table, const uint16_t* masks, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (chunk of images, block of channels of dy): partial[chunk, k]."""
     cdef Py_ssize_t K = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
@@ -190,23 +192,24 @@ cdef void dot_channels(
             for k in range(first, last):
                 dot_planes(
                     size, stride, min(NB, end - n), x + (n * C + k // multiplier) * H * W, C * H * W, H, W, table[6],
-                    table[7], dy + (n * K + k) * P * Q, K * P * Q, P, Q, sums + k * taps,
+                    table[7], dy + (n * K + k) * P * Q, K * P * Q, P, Q, masks, sums + k * taps,
                 )
             n += NB
 
 
-cdef bint run_dots(table_, dy, x, out, real* out_start, int num_threads) except -1:
-    """Run a table of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+cdef bint run_dots(table_, masks_, dy, x, out, real* out_start, int num_threads) except -1:
+    """Run a table and masks of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
     cdef const real* dy_start = <const real*>address(dy)
     cdef const real* x_start = <const real*>address(x)
+    cdef const uint16_t* masks = <const uint16_t*>address(masks_)
     cdef Py_ssize_t chunks = table[11], size = out.size, worker
     if not HAS_ROWS:
         return False
     workspace = empty(chunks * size, out.dtype) if chunks > 1 else out
     cdef real* partial = <real*>address(workspace)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        dot_channels(dy_start, x_start, partial, table, worker, num_threads)
+        dot_channels(dy_start, x_start, partial, table, masks, worker, num_threads)
     if chunks > 1:
         add_chunks(partial, out_start, size, chunks)
     return not has_nonfinite(out_start, size)
@@ -215,7 +218,7 @@ cdef bint run_dots(table_, dy, x, out, real* out_start, int num_threads) except 
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
-    table = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding)
+    table, masks = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
     if out.itemsize == 4:
-        return run_dots(table, dy, x, out, <float*>address(out), num_threads)
-    return run_dots(table, dy, x, out, <double*>address(out), num_threads)
+        return run_dots(table, masks, dy, x, out, <float*>address(out), num_threads)
+    return run_dots(table, masks, dy, x, out, <double*>address(out), num_threads)

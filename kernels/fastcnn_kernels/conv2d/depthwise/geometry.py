@@ -25,12 +25,21 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding):
     return np.array([N * K, 1, P, Q, H, W, top, left, size, stride[0], 1, *_rows(N * K, H)], np.intp)
 
 
+#: Masks of a vector of dy's pixels, as in rows.h.
+DOT_MASKS = 7
+
+
 @planned
-def grad_weight(dy_shape, x_shape, out_shape, stride, padding):
-    """Table of ``conv2d_grad_weight``: that of the forward pass of one image; for the last three images, and blocks."""
+def grad_weight(dy_shape, x_shape, out_shape, stride, padding, VL):
+    """Table and masks of ``conv2d_grad_weight``: that of the forward pass of one image; then images, and blocks."""
     (N, K, P, Q), (_, C, H, W), size = dy_shape, x_shape, out_shape[2]
     blocks = blocking.weight_blocks(N, K, P * Q)
-    return np.array([K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], N, *blocks], np.intp)
+    table = np.array([K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], N, *blocks], np.intp)
+    starts = [s - s % stride[0] + s % stride[0] * VL for s in range(DOT_MASKS - 1)]
+    pixel = np.arange(-(-Q // VL) * VL).reshape(-1, 1, VL)
+    column = (pixel - pixel % VL) * stride[0] + pixel % VL + np.array(starts)[:, None] - padding[2]
+    inside = np.concatenate([(column >= 0) & (column < W), pixel < Q], axis=1)
+    return table, (inside << np.arange(VL)).sum(2).astype(np.uint16)
 
 
 def _rows(planes, rows):

@@ -141,7 +141,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 
 
 @threaded
-def dot_channels(dy, x, partial, table, worker, workers):
+def dot_channels(dy, x, partial, table, masks, worker, workers):
     """Do this worker's share of the tasks (chunk of images, block of channels of dy): partial[chunk, k]."""
     K, multiplier, H, W, P, Q, top, left = (
         table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
@@ -158,16 +158,16 @@ def dot_channels(dy, x, partial, table, worker, workers):
             for k in range(first, last):
                 dot_planes(
                     size, stride, min(NB, end - n), x, (n * C + k // multiplier) * H * W, C * H * W, H, W, top, left,
-                    dy, (n * K + k) * P * Q, K * P * Q, P, Q, partial, sums + k * taps,
+                    dy, (n * K + k) * P * Q, K * P * Q, P, Q, masks, 0, partial, sums + k * taps,
                 )  # fmt: skip
             n += NB
 
 
-def run_dots(table, dy, x, out, num_threads):
-    """Run a table of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+def run_dots(table, masks, dy, x, out, num_threads):
+    """Run a table and masks of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
     chunks = int(table[11])
     partial = empty(chunks * out.size, out.dtype) if chunks > 1 else out
-    dot_channels(num_threads, dy, x, partial, table)
+    dot_channels(num_threads, dy, x, partial, table, masks)
     if chunks > 1:
         add_chunks(partial, out, chunks)
     return not any_nonfinite(out, num_threads)
@@ -176,5 +176,5 @@ def run_dots(table, dy, x, out, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    table = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding)
-    return run_dots(table, flat(dy), flat(x), flat(out), num_threads)
+    table, masks = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
+    return run_dots(table, masks.reshape(-1), flat(dy), flat(x), flat(out), num_threads)

@@ -7,12 +7,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastcnn_kernels.conv2d.depthwise.geometry import DOT_MASKS
 from fastcnn_kernels.gemm.numba_llvm import (
     broadcast_load,
     emit_call,
     emit_loop,
     emit_switch,
     first_lanes,
+    lane_mask,
     lanes_sum,
     load_masked,
     multiply_add,
@@ -135,7 +137,7 @@ def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first
 
 
 def _emit_dots(
-    builder, size, stride, most, vector_type, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out
+    builder, size, stride, most, vector_type, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out
 ):
     """`dot_planes` for constant size, stride and rows of dy at a time."""
     intp, VL = P.type, vector_type.count
@@ -144,46 +146,39 @@ def _emit_dots(
         builder.store(ir.Constant(vector_type, None), total)
     parities = [list(range(first, 2 * VL, 2)) for first in (0, 1)]
 
-    def over_rows(p, plane_start, dy_start, w0, masks, last_mask):
+    def over_columns(q, n, p):
         h0 = builder.sub(builder.mul(p, intp(stride)), top)
+        w0 = builder.sub(builder.mul(q, intp(stride)), left)
+        first_mask = builder.mul(builder.udiv(q, intp(VL)), intp(DOT_MASKS))
+        mask = [lane_mask(builder, masks, builder.add(first_mask, intp(s)), vector_type) for s in range(DOT_MASKS)]
+        dy_start, plane_start = builder.add(builder.mul(n, dy_step), q), builder.add(builder.mul(n, plane_step), w0)
         pixels = []
         for i in range(most):
             row = builder.add(p, intp(i))
-            mask = builder.select(builder.icmp_signed("<", row, P), last_mask, ir.Constant(last_mask.type, None))
-            pixels.append(load_masked(builder, dy, vector_type, builder.add(dy_start, builder.mul(row, Q)), mask))
+            lanes = builder.select(builder.icmp_signed("<", row, P), mask[-1], ir.Constant(mask[-1].type, None))
+            pixels.append(load_masked(builder, dy, vector_type, builder.add(dy_start, builder.mul(row, Q)), lanes))
         for h in range((most - 1) * stride + size):
             position = builder.add(h0, intp(h))
             with builder.if_then(_inside(builder, position, H)):
-                row = builder.add(plane_start, builder.add(builder.mul(position, W), w0))
+                row = builder.add(plane_start, builder.mul(position, W))
                 for s in range(0, size, stride):
                     taps = [
-                        load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), masks[s, v])
+                        load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), mask[s + v])
                         for v in range(stride)
                     ]
-                    taps = taps if stride == 1 else [_shuffled(builder, taps[0], taps[1], lanes) for lanes in parities]
+                    if stride == 2:
+                        taps = [_shuffled(builder, taps[0], taps[1], lanes) for lanes in parities]
                     for t, value in enumerate(taps):
                         for i, pixel in enumerate(pixels):
                             r = h - i * stride
                             if 0 <= r < size and s + t < size:
                                 _add_to(builder, sums[r * size + s + t], pixel, value)
+        return []
 
-    def over_columns(q, plane_start, dy_start):
-        w0 = builder.sub(builder.mul(q, intp(stride)), left)
+    def over_rows(p, n):
+        return emit_loop(builder, Q, VL, [], lambda q, _: over_columns(q, n, p))
 
-        def mask_of(s, v):
-            column = builder.add(w0, intp(s + v * VL))
-            return _between(builder, builder.neg(column), builder.sub(W, column), vector_type)
-
-        masks = {(s, v): mask_of(s, v) for s in range(0, size, stride) for v in range(stride)}
-        last_mask = first_lanes(builder, builder.trunc(builder.sub(Q, q), ir.IntType(32)), vector_type)
-        dy_start = builder.add(dy_start, q)
-        emit_loop(builder, P, most, [], lambda p, _: over_rows(p, plane_start, dy_start, w0, masks, last_mask) or [])
-
-    def over_images(n, _):
-        starts = builder.mul(n, plane_step), builder.mul(n, dy_step)
-        return emit_loop(builder, Q, VL, [], lambda q, _: over_columns(q, *starts) or [])
-
-    emit_loop(builder, images, 1, [], over_images)
+    emit_loop(builder, images, 1, [], lambda n, _: emit_loop(builder, P, most, [], lambda p, _: over_rows(p, n)))
     for index, total in enumerate(sums):
         place = builder.gep(out, [intp(index)])
         builder.store(builder.fadd(builder.load(place), lanes_sum(builder, builder.load(total))), place)
@@ -225,7 +220,7 @@ def _scatter_code(typing_context, size, vectors, dy, P, Q, first, p, q0, left, w
 
 
 @intrinsic
-def _dots_code(typing_context, size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out):
+def _dots_code(typing_context, size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out):
     def generate(context, builder, signature, arguments):
         size, stride, *rest = arguments
         vector_type, intp = vector_type_of(context, signature.args[3]), size.type
@@ -236,7 +231,7 @@ def _dots_code(typing_context, size, stride, images, plane, plane_step, H, W, to
         emit_switch(builder, builder.add(builder.mul(size, intp(4)), stride), cases)
         return context.get_dummy_value()
 
-    return types.void(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out), generate
+    return types.void(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out), generate
 
 
 def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
@@ -247,8 +242,8 @@ def _scatter_row(size, vectors, dy, P, Q, first, p, q0, left, weight, out, colum
     _scatter_code(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
 
 
-def _dot_planes(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out):
-    _dots_code(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out)
+def _dot_planes(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out):
+    _dots_code(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out)
 
 
 @intrinsic
@@ -281,14 +276,14 @@ def scatter_row(typing_context, size, vectors, dy, dy_start, P, Q, first, p, q0,
 
 @intrinsic
 def dot_planes(typing_context, size, stride, images, plane, plane_start, plane_step, H, W, top, left, dy, dy_start,
-               dy_step, P, Q, out, out_start):  # fmt: skip
+               dy_step, P, Q, masks, masks_start, out, out_start):  # fmt: skip
     """Add one filter's gradient over the planes of several images to ``out``."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, intp, dy, intp, intp, intp, out)
+        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, intp, dy, intp, intp, intp, masks, out)
         return emit_call(context, builder, _dot_planes, kinds, arguments)
 
     return types.void(
-        intp, intp, intp, plane, intp, intp, intp, intp, intp, intp, dy, intp, intp, intp, intp, out, intp
+        intp, intp, intp, plane, intp, intp, intp, intp, intp, intp, dy, intp, intp, intp, intp, masks, intp, out, intp
     ), generate

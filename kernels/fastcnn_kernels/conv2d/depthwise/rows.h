@@ -10,6 +10,7 @@
 #define NARROW_ROWS 8 /* of a tile of one vector: small planes take fewer tiles */
 /* Rows of dy beside the sums of a weight gradient; planes of 7, 14 and 28 rows leave no remainder. */
 #define PLANE_ROWS(size) ((size) == 3 ? 7 : 4)
+#define DOT_MASKS 7 /* masks of a vector of dy: at most 6 vectors of the plane, and its own */
 #if defined(__GNUC__)
 #define HAS_ROWS 1
 #else

@@ -1,5 +1,7 @@
 """Cython's view of rows.h: one name per function, whatever the dtype."""
 
+from libc.stdint cimport uint16_t
+
 from fastcnn_kernels.gemm.micro cimport real
 
 cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
@@ -26,11 +28,13 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
     )
     void dot_planes_f32(
         int size, int stride, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
-        Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, float* out
+        Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q,
+        const uint16_t* masks, float* out
     )
     void dot_planes_f64(
         int size, int stride, Py_ssize_t images, const double* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
-        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, double* out
+        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q,
+        const uint16_t* masks, double* out
     )
 
 
@@ -56,9 +60,10 @@ cdef inline void scatter_row(
 
 cdef inline void dot_planes(
     int size, int stride, Py_ssize_t images, const real* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
-    Py_ssize_t top, Py_ssize_t left, const real* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q, real* out
+    Py_ssize_t top, Py_ssize_t left, const real* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q,
+    const uint16_t* masks, real* out
 ) noexcept nogil:
     if real is float:
-        dot_planes_f32(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out)
+        dot_planes_f32(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out)
     else:
-        dot_planes_f64(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out)
+        dot_planes_f64(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out)

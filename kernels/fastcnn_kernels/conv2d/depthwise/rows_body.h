@@ -99,31 +99,31 @@ static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P
 
 /* out[r, s] += sum of dy[p, q] plane[p stride + r - top, q stride + s - left] over the pixels of dy of several images,
  * whose taps lie inside the plane. All sums stay in registers; a row of the plane is loaded once for the `most` rows of
- * dy that it meets. */
+ * dy that it meets. masks[j] has the lanes of the j-th vector of a row of dy: that of dy last, before it those of the
+ * plane's vectors that begin at tap s; with stride 2 those at s and VL further on for each even s. */
 INLINE void NAME(dot_planes_of)(const int size, const int stride, const int most, ptrdiff_t images, const REAL *plane,
                                 ptrdiff_t plane_step, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
-                                const REAL *dy, ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {
+                                const REAL *dy, ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q,
+                                const uint16_t (*masks)[DOT_MASKS], REAL *out) {
     NAME(vec) sums[5][5];
     UNROLL for (int r = 0; r < size; r++)
         UNROLL for (int s = 0; s < size; s++) sums[r][s] = (NAME(vec)){0};
     for (; images > 0; images--, plane += plane_step, dy += dy_step)
-        for (ptrdiff_t q = 0; q < Q; q += VL) {
-            const ptrdiff_t w0 = q * stride - left;
-            uint16_t mask[6][2]; /* of the vectors that begin at tap s, of which stride 2 takes two */
-            UNROLL for (int s = 0; s < size; s += stride)
-                UNROLL for (int v = 0; v < stride; v++) mask[s][v] = BETWEEN(-w0 - s - v * VL, W - w0 - s - v * VL);
-            for (ptrdiff_t p = 0; p < P; p += most) {
-                const ptrdiff_t h0 = p * stride - top;
+        for (ptrdiff_t p = 0; p < P; p += most) /* rows before columns: memory is read in order */
+            for (ptrdiff_t j = 0; j * VL < Q; j++) {
+                uint16_t mask[DOT_MASKS]; /* a copy: GCC keeps it in mask registers */
+                UNROLL for (int s = 0; s < DOT_MASKS; s++) mask[s] = masks[j][s];
+                const ptrdiff_t h0 = p * stride - top, w0 = j * VL * stride - left;
                 NAME(vec) pixels[PLANE_ROWS(3)];
                 UNROLL for (int i = 0; i < most; i++)
-                    pixels[i] = NAME(load_masked)(p + i < P ? FIRST(Q - q) : 0, dy + (p + i) * Q + q);
+                    pixels[i] = NAME(load_masked)(p + i < P ? mask[DOT_MASKS - 1] : 0, dy + (p + i) * Q + j * VL);
                 _Pragma("GCC unroll 16") for (int h = 0; h < (most - 1) * stride + size; h++) {
                     if (h0 + h < 0 || h0 + h >= H) continue;
                     const REAL *row = plane + (h0 + h) * W + w0;
                     UNROLL for (int s = 0; s < size; s += stride) {
-                        NAME(vec) taps[2] = {NAME(load_masked)(mask[s][0], row + s)};
+                        NAME(vec) taps[2] = {NAME(load_masked)(mask[s], row + s)};
                         if (stride == 2) {
-                            const NAME(vec) high = NAME(load_masked)(mask[s][1], row + s + VL);
+                            const NAME(vec) high = NAME(load_masked)(mask[s + 1], row + s + VL);
                             taps[1] = SHUFFLE(taps[0], high, ODD);
                             taps[0] = SHUFFLE(taps[0], high, EVEN);
                         }
@@ -135,17 +135,16 @@ INLINE void NAME(dot_planes_of)(const int size, const int stride, const int most
                     }
                 }
             }
-        }
     UNROLL for (int r = 0; r < size; r++)
         UNROLL for (int s = 0; s < size; s++) out[r * size + s] += NAME(lanes_sum)(sums[r][s]);
 }
 
 static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
                              ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
-                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {
+                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, const uint16_t *masks, REAL *out) {
 #define CASE(a, b) case (a) * 4 + (b): \
-        NAME(dot_planes_of)(a, b, PLANE_ROWS(a), images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, out); \
-        break;
+        NAME(dot_planes_of)(a, b, PLANE_ROWS(a), images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, \
+                            (const uint16_t (*)[DOT_MASKS])masks, out); break;
     switch (size * 4 + stride) { CASE(3, 1) CASE(3, 2) CASE(5, 1) CASE(5, 2) }
 #undef CASE
 }
@@ -157,5 +156,5 @@ static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P
                               ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {}
 static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
                              ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
-                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, REAL *out) {}
+                             ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, const uint16_t *masks, REAL *out) {}
 #endif
