@@ -80,6 +80,21 @@ def test_limit_and_clear_cache():
     assert (held == 7).all()
 
 
+def test_sizes_not_used_for_long_give_way():
+    block = memory.SMALLEST_BLOCK
+    fc.set_memory_limit(4 * block)
+    old = [memory.empty(block, np.uint8) for _ in range(4)]
+    del old
+    before = fc.memory_stats()["reused"]
+    for _ in range(3):
+        memory.empty(2 * block, np.uint8)
+    stats = fc.memory_stats()
+    assert stats["reused"] == before + 2
+    assert stats["kept_bytes"] == 4 * block
+    memory.empty(5 * block, np.uint8)  # more than fits: nothing gives way
+    assert fc.memory_stats()["kept_bytes"] == 4 * block
+
+
 def test_limit_of_zero_turns_the_reuse_off():
     fc.set_memory_limit(0)
     before = fc.memory_stats()

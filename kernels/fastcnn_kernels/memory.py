@@ -15,7 +15,7 @@ import numpy as np
 
 #: Smaller arrays come from NumPy: the allocator reuses their memory by itself.
 SMALLEST_BLOCK = 1 << 18
-#: Bytes kept for reuse at most; what comes back beyond that is freed.
+#: Bytes kept for reuse at most.
 DEFAULT_LIMIT = 1 << 28
 #: Size classes per doubling: a block is at most an eighth larger than asked for.
 CLASSES = 8
@@ -32,7 +32,7 @@ class _Block:
 
 
 class _Pool:
-    """Free blocks by size."""
+    """Free blocks by size; the sizes in the order of their last return, so that the oldest give way."""
 
     def __init__(self) -> None:
         self.limit = DEFAULT_LIMIT
@@ -59,12 +59,26 @@ class _Pool:
         return block
 
     def give_back(self, block: _Block) -> None:
-        """Keep a block for reuse, or free it."""
+        """Keep a block for reuse, in place of those whose size was not used for longest."""
         with self.lock:
             self.leased -= block.nbytes
-            if self.kept + block.nbytes <= self.limit:
+            if block.nbytes <= self.limit:
+                blocks = self.free.pop(block.nbytes, [])
+                blocks.append(block)
+                self.free[block.nbytes] = blocks
                 self.kept += block.nbytes
-                self.free.setdefault(block.nbytes, []).append(block)
+                self.shrink()
+
+    def shrink(self) -> None:
+        """Free what is beyond the limit, oldest sizes first."""
+        with self.lock:
+            while self.kept > self.limit:
+                size, blocks = next(iter(self.free.items()))
+                if blocks:
+                    blocks.pop()
+                    self.kept -= size
+                else:
+                    del self.free[size]
 
     def clear(self) -> None:
         """Free what is kept."""
@@ -167,8 +181,7 @@ def set_memory_limit(nbytes: int) -> None:
     """Bound the bytes kept for reuse."""
     with _pool.lock:
         _pool.limit = nbytes
-        if _pool.kept > nbytes:
-            _pool.clear()
+        _pool.shrink()
 
 
 def _after_fork_in_child() -> None:

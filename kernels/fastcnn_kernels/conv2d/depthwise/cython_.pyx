@@ -198,7 +198,7 @@ cdef void dot_channels(
 
 
 cdef bint run_dots(table_, masks_, dy, x, out, real* out_start, int num_threads) except -1:
-    """Run a table and masks of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+    """Run a plan of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
     cdef const real* dy_start = <const real*>address(dy)
     cdef const real* x_start = <const real*>address(x)

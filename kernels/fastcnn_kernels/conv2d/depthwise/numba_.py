@@ -164,7 +164,7 @@ def dot_channels(dy, x, partial, table, masks, worker, workers):
 
 
 def run_dots(table, masks, dy, x, out, num_threads):
-    """Run a table and masks of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
+    """Run a plan of the weight gradient; False if a result is not finite, as zeros stand for what lies outside."""
     chunks = int(table[11])
     partial = empty(chunks * out.size, out.dtype) if chunks > 1 else out
     dot_channels(num_threads, dy, x, partial, table, masks)
