@@ -8,7 +8,7 @@ import platform
 from functools import cache
 
 from llvmlite import binding, ir
-from numba import cfunc, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -155,32 +155,33 @@ def store_masked(builder, value, pointer, offset, mask):
 @cache
 def machine_code(function, *argument_types):
     """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
-    code = cfunc(types.void(*argument_types))(function)
+    compiled = njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    compiled.compile(argument_types)
+    code = compiled.overloads[argument_types]
     dtype = next(kind.dtype for kind in argument_types if isinstance(getattr(kind, "dtype", None), types.Float))
     symbol = f"fastcnn{function.__name__}_{dtype}"
-    binding.add_symbol(symbol, code.address)
-    _alive.append(code)
+    # Not a C callback: that would copy the arguments on the stack, in vectors wider than they were stored in.
+    binding.add_symbol(symbol, code.library.get_pointer_to_function(code.fndesc.mangled_name))
+    _alive.append(compiled)
     return symbol
 
 
 def emit_call(context, builder, function, argument_types, arguments):
     """Call a micro-kernel; an array type takes two arguments, the array and the index to start at."""
-    arguments, c_types, values = list(arguments), [], []
+    arguments, plain_types, values = list(arguments), [], []
     for argument_type in argument_types:
         value = arguments.pop(0)
         if isinstance(argument_type, types.Array):
             value = pointer_to(context, builder, argument_type, value, arguments.pop(0))
             argument_type = types.CPointer(argument_type.dtype)
-        elif argument_type == types.boolean:
-            value = builder.zext(value, ir.IntType(8))
-        c_types.append(argument_type)
+        plain_types.append(argument_type)
         values.append(value)
     declared = cgutils.get_or_insert_function(
         builder.module,
-        ir.FunctionType(ir.VoidType(), [value.type for value in values]),
-        machine_code(function, *c_types),
+        context.call_conv.get_function_type(types.none, plain_types),
+        machine_code(function, *plain_types),
     )
-    builder.call(declared, values)
+    context.call_conv.call_function(builder, declared, types.none, plain_types, values)
     return context.get_dummy_value()
 
 

@@ -2,8 +2,8 @@
 
 #: A call makes about this many tasks if it has the rows: a few per thread even out.
 TASKS = 16
-#: Rows of a task at least, and their divisor: whole tiles, and few rows that two tasks read.
-LEAST_ROWS = 8
+#: Rows of a task at least, and their divisor: whole tiles and pooled windows, and few rows that two tasks read.
+LEAST_ROWS = 14
 
 
 def rows_per_task(planes: int, rows: int) -> int:

@@ -15,7 +15,7 @@ from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.depthwise.rows cimport (
-    HAS_ROWS, NARROW_ROWS, ROWS, dot_planes, gather_rows, scatter_row
+    HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, gather_rows, scatter_rows
 )
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real
@@ -26,11 +26,6 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.memory import empty
 
 
-cdef inline int vectors_for(Py_ssize_t columns, Py_ssize_t VL) noexcept nogil:
-    """Vectors of a tile: 1, 2 or 4, whose last ones may be empty."""
-    return 1 if columns <= VL else 2 if columns <= 2 * VL else 4
-
-
 cdef void gather_planes(
     const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t filters,
     int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
@@ -38,9 +33,9 @@ cdef void gather_planes(
     """Do this worker's share of the tasks (plane, block of rows); `sums` wait to be pooled."""
     cdef Py_ssize_t planes = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
     cdef Py_ssize_t top = table[6], left = table[7], PB = table[11], blocks = table[12], VL = panel_width(out) // 2
-    cdef int size = <int>table[8], stride = <int>table[9], pool = <int>table[10], vectors
+    cdef int size = <int>table[8], stride = <int>table[9], pool = <int>table[10]
     cdef Py_ssize_t first = planes * blocks * worker // workers, plane = first // blocks, block = first % blocks
-    cdef Py_ssize_t k = plane % filters, most = NARROW_ROWS if Q <= VL else ROWS, p, q, end, rows, columns, i, _
+    cdef Py_ssize_t k = plane % filters, most = ROWS if pool == 1 else ROWS // 2 * 2, p, q, end, rows, columns, i, _
     cdef const real* image = source + plane // multiplier * H * W
     cdef real* target
     for _ in range(first, planes * blocks * (worker + 1) // workers):
@@ -50,18 +45,17 @@ cdef void gather_planes(
             rows = min(most, end - p)
             q = 0
             while q < Q:
-                vectors = vectors_for(Q - q, VL)
-                columns = min(vectors * VL, Q - q)
+                columns = min(2 * VL, Q - q)
                 target = sums if pool == 2 else out + (plane * P + p) * Q + q
                 gather_rows(
-                    size, stride, vectors, image, H, W, p * stride - top, q * stride - left, weight + k * size * size,
-                    bias[k] if bias != NULL else 0, target, 4 * VL if pool == 2 else Q, rows, columns,
+                    size, stride, 1 if columns <= VL else 2, image, H, W, p * stride - top, q * stride - left, weight + k * size * size,
+                    bias[k] if bias != NULL else 0, target, 2 * VL if pool == 2 else Q, rows, columns,
                 )
-                activate(target, rows, 4 * VL if pool == 2 else Q, columns, activation)
+                activate(target, rows, 2 * VL if pool == 2 else Q, columns, activation)
                 if pool == 2:
                     for i in range(rows // 2):
                         pool_rows(
-                            sums + 8 * i * VL, sums + (8 * i + 4) * VL,
+                            sums + 4 * i * VL, sums + (4 * i + 2) * VL,
                             out + (plane * (P // 2) + p // 2 + i) * (Q // 2) + q // 2, columns // 2,
                         )
                 q += columns
@@ -81,20 +75,23 @@ cdef void scatter_planes(
     """Do this worker's share of the tasks (plane, block of rows of dx) with stride 2."""
     cdef Py_ssize_t planes = table[0], P = table[2], Q = table[3], H = table[4], W = table[5], top = table[6]
     cdef Py_ssize_t left = table[7], HB = table[11], blocks = table[12], VL = panel_width(out) // 2
-    cdef int size = <int>table[8], vectors, first
+    cdef int size = <int>table[8]
     cdef Py_ssize_t start = planes * blocks * worker // workers, plane = start // blocks, block = start % blocks
-    cdef Py_ssize_t k = plane % filters, h, w, _
+    cdef Py_ssize_t k = plane % filters, first, end, u, w, h, _
     for _ in range(start, planes * blocks * (worker + 1) // workers):
-        for h in range(block * HB, min(H, (block + 1) * HB)):
-            first = (h + top) % 2
+        first = block * HB
+        end = min(H, first + HB)
+        u = (first + top) // 2
+        while 2 * u - top < end:
+            h = 2 * u - top
             w = 0
             while w < W:
-                vectors = vectors_for((W - w + 1) // 2, VL)
-                scatter_row(
-                    size, vectors, dy + plane * P * Q, P, Q, first, (h + top - first) // 2, w // 2, left,
-                    weight + k * size * size, out + (plane * H + h) * W + w, W - w,
+                scatter_rows(
+                    size, dy + plane * P * Q, P, Q, u, w // 2, left, weight + k * size * size,
+                    out + (plane * H + h) * W + w, W, h, first, end, W - w,
                 )
-                w += 2 * vectors * VL
+                w += 2 * VL
+            u += SCATTER_ROWS // 2
         block += 1
         if block == blocks:
             block = 0
@@ -120,12 +117,12 @@ cdef bint run_gather(table_, source, weight, bias, out, real* out_start, int act
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker, VL = panel_width(out_start) // 2
     if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
         return False
-    scratch = np.empty((num_threads, NARROW_ROWS * 4 * VL), out.dtype) if table[10] == 2 else out
+    scratch = np.empty((num_threads, ROWS * 2 * VL), out.dtype) if table[10] == 2 else out
     cdef real* sums = <real*>address(scratch)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         gather_planes(
             source_start, weight_start, bias_start, out_start, table, filters, activation,
-            sums + worker * NARROW_ROWS * 4 * VL, worker, num_threads,
+            sums + worker * ROWS * 2 * VL, worker, num_threads,
         )
     return True
 

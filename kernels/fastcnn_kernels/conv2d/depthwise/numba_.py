@@ -7,7 +7,7 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.depthwise import geometry
-from fastcnn_kernels.conv2d.depthwise.numba_rows import NARROW_ROWS, ROWS, dot_planes, gather_rows, scatter_row
+from fastcnn_kernels.conv2d.depthwise.numba_rows import ROWS, SCATTER_ROWS, dot_planes, gather_rows, scatter_rows
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
@@ -17,13 +17,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     panel_width,
 )
 from fastcnn_kernels.memory import empty
-from fastcnn_kernels.numba_support import compiled, flat, threaded
-
-
-@compiled
-def vectors_for(columns, VL):
-    """Vectors of a tile: 1, 2 or 4, whose last ones may be empty."""
-    return 1 if columns <= VL else 2 if columns <= 2 * VL else 4
+from fastcnn_kernels.numba_support import flat, threaded
 
 
 @threaded
@@ -37,10 +31,10 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
     )  # fmt: skip
     size, stride, pool, PB, blocks = table[8], table[9], table[10], table[11], table[12]
     VL = panel_width(out) // 2
-    sums = worker * NARROW_ROWS * 4 * VL
+    sums = worker * ROWS * 2 * VL
     start = planes * blocks * worker // workers
     plane, block = start // blocks, start % blocks
-    k, most, image = plane % filters, NARROW_ROWS if Q <= VL else ROWS, plane // multiplier * H * W
+    k, most, image = plane % filters, ROWS if pool == 1 else ROWS // 2 * 2, plane // multiplier * H * W
     for _ in range(start, planes * blocks * (worker + 1) // workers):
         p = block * PB
         end = min(P, p + PB)
@@ -48,18 +42,23 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
             rows = min(most, end - p)
             q = 0
             while q < Q:
-                vectors = vectors_for(Q - q, VL)
-                columns = min(vectors * VL, Q - q)
-                target, pitch, place = (out, Q, (plane * P + p) * Q + q) if pool == 1 else (scratch, 4 * VL, sums)
-                gather_rows(
-                    size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
-                    k * size * size, bias, k if bias.size > 1 else 0, target, place, pitch, rows, columns,
-                )  # fmt: skip
-                activate(target, place, rows, pitch, columns, activation)
-                if pool == 2:
+                columns = min(2 * VL, Q - q)
+                vectors, place = 1 if columns <= VL else 2, (plane * P + p) * Q + q
+                if pool == 1:  # a name for either array would count references to it in every turn
+                    gather_rows(
+                        size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
+                        k * size * size, bias, k if bias.size > 1 else 0, out, place, Q, rows, columns,
+                    )  # fmt: skip
+                    activate(out, place, rows, Q, columns, activation)
+                else:
+                    gather_rows(
+                        size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
+                        k * size * size, bias, k if bias.size > 1 else 0, scratch, sums, 2 * VL, rows, columns,
+                    )  # fmt: skip
+                    activate(scratch, sums, rows, 2 * VL, columns, activation)
                     for i in range(rows // 2):
                         pooled = (plane * (P // 2) + p // 2 + i) * (Q // 2) + q // 2
-                        pool_rows(scratch, sums + 8 * i * VL, sums + (8 * i + 4) * VL, out, pooled, columns // 2)
+                        pool_rows(scratch, sums + 4 * i * VL, sums + (4 * i + 2) * VL, out, pooled, columns // 2)
                 q += columns
             p += rows
         block += 1  # the next task, without dividing
@@ -79,16 +78,17 @@ def scatter_planes(dy, weight, out, table, filters, worker, workers):
     plane, block = start // blocks, start % blocks
     k = plane % filters
     for _ in range(start, planes * blocks * (worker + 1) // workers):
-        for h in range(block * HB, min(H, (block + 1) * HB)):
-            first = (h + top) % 2
-            w = 0
+        first = block * HB
+        end, u = min(H, first + HB), (first + top) // 2
+        while 2 * u - top < end:
+            h, w = 2 * u - top, 0
             while w < W:
-                vectors = vectors_for((W - w + 1) // 2, VL)
-                scatter_row(
-                    size, vectors, dy, plane * P * Q, P, Q, first, (h + top - first) // 2, w // 2, left, weight,
-                    k * size * size, out, (plane * H + h) * W + w, W - w,
+                scatter_rows(
+                    size, dy, plane * P * Q, P, Q, u, w // 2, left, weight, k * size * size, out,
+                    (plane * H + h) * W + w, W, h, first, end, W - w,
                 )  # fmt: skip
-                w += 2 * vectors * VL
+                w += 2 * VL
+            u += SCATTER_ROWS // 2
         block += 1
         if block == blocks:
             block = 0
@@ -107,7 +107,7 @@ def run_gather(table, source, weight, bias, out, activation, num_threads):
     """Run a table of the forward kind, unless a weight is not finite where it pads."""
     if pads(table) and any_nonfinite(flat(weight), num_threads):
         return False
-    scratch_size = num_threads * NARROW_ROWS * 4 * VECTOR_BYTES // out.itemsize
+    scratch_size = num_threads * ROWS * 2 * VECTOR_BYTES // out.itemsize
     scratch = np.empty(scratch_size if table[10] == 2 else 1, out.dtype)
     bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
     gather_planes(num_threads, flat(source), flat(weight), bias, flat(out), table, weight.shape[0], activation, scratch)

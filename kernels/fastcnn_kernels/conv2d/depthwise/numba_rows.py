@@ -22,13 +22,10 @@ from fastcnn_kernels.gemm.numba_llvm import (
     vector_type_of,
 )
 
-ROWS = 4  # rows of a tile
-NARROW_ROWS = 8  # of a tile of one vector
-SIZES, VECTORS = (3, 5), (1, 2, 4)
+ROWS, SCATTER_ROWS = 7, 8  # of a tile, and of one of an input gradient with stride 2
+SIZES, VECTORS = (3, 5), (1, 2)
 #: Filter size -> rows of dy beside the sums of a weight gradient.
-PLANE_ROWS = {3: 7, 5: 4}
-#: Vectors and rows of the tiles there are.
-TILES = ((1, NARROW_ROWS), (1, ROWS), (2, ROWS), (4, ROWS))
+PLANE_ROWS = {3: ROWS, 5: 4}
 
 
 def _between(builder, low, high, vector_type):
@@ -55,12 +52,21 @@ def _shuffled(builder, x, y, lanes):
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
+def _taps(builder, size, weight, vector_type):
+    """Function of a tap's index: a filter of 9 taps stays in registers, of 25 each is read again for every product."""
+    read = partial(broadcast_load, builder, weight, vector_type=vector_type)
+    if size == 5:
+        return lambda t: read(ir.IntType(64)(t))
+    return [read(ir.IntType(64)(t)) for t in range(9)].__getitem__
+
+
 def _emit_gather(
-    builder, size, stride, vectors, most, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns
+    builder, size, stride, vectors, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns
 ):
-    """`gather_rows` for constant size, stride, vectors and rows at most."""
+    """`gather_rows` for constant size, stride and vectors."""
     intp, VL = H.type, vector_type.count
     even, odd = (list(range(first, 2 * VL, 2)) for first in (0, 1))
+    tap = _taps(builder, size, weight, vector_type)
 
     def mask_of(s, v):
         column = builder.add(w0, intp(s + v * VL))
@@ -68,11 +74,11 @@ def _emit_gather(
 
     masks = {(s, v): mask_of(s, v) for s in range(0, size, stride) for v in range(stride * vectors)}
     start = broadcast_load(builder, bias, intp(0), vector_type)
-    sums = [_sums(builder, vector_type, vectors) for _ in range(most)]
+    sums = [_sums(builder, vector_type, vectors) for _ in range(ROWS)]
     for row in sums:
         for total in row:
             builder.store(start, total)
-    for h in range((most - 1) * stride + size):
+    for h in range((ROWS - 1) * stride + size):
         position = builder.add(h0, intp(h))
         with builder.if_then(_inside(builder, position, H)):
             row = builder.add(builder.mul(position, W), w0)
@@ -85,55 +91,61 @@ def _emit_gather(
                     [_shuffled(builder, taps[v], taps[v + 1], lanes) for v in range(0, 2 * vectors, 2)]
                     for lanes in (even, odd)
                 ]  # fmt: skip
-                for i in range(most):
+                for i in range(ROWS):
                     r = h - i * stride
                     for t in range(stride):
                         if 0 <= r < size and s + t < size:
-                            left = broadcast_load(builder, weight, intp(r * size + s + t), vector_type)
+                            left = tap(r * size + s + t)
                             for total, value in zip(sums[i], taps[t], strict=True):
                                 _add_to(builder, total, left, value)
     count = builder.trunc(columns, ir.IntType(32))
     masks_out = [first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
-    for i in range(most):
+    for i in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", intp(i), rows)):
             for v in range(vectors):
                 offset = builder.add(builder.mul(pitch, intp(i)), intp(v * VL))
                 store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
 
 
-def _emit_scatter(builder, size, odd_left, vectors, vector_type, dy, P, Q, first, p, q0, left, weight, out, columns):
-    """`scatter_row` for constant size, parity of `left`, and vectors."""
-    intp, VL = P.type, vector_type.count
-    sums = [_sums(builder, vector_type, vectors) for _ in range(2)]
-    for total in sums[0] + sums[1]:
-        builder.store(ir.Constant(vector_type, None), total)
-    starts, masks = [], {}
-    for s in range(size):
-        shift = builder.ashr(builder.add(left, intp((s + odd_left) % 2 - s)), intp(1))
-        starts.append(builder.add(q0, shift))
-        for v in range(vectors):
-            q = builder.add(starts[s], intp(v * VL))
-            masks[s, v] = _between(builder, builder.neg(q), builder.sub(Q, q), vector_type)
-    for step in range((size + 1) // 2):
-        r = builder.add(first, intp(2 * step))
-        position = builder.sub(p, intp(step))
-        met = builder.and_(_inside(builder, position, P), builder.icmp_signed("<", r, intp(size)))
-        with builder.if_then(met):
-            row = builder.mul(position, Q)
-            for s in range(size):
-                tap = broadcast_load(builder, weight, builder.add(builder.mul(r, intp(size)), intp(s)), vector_type)
-                for v in range(vectors):
-                    offset = builder.add(row, builder.add(starts[s], intp(v * VL)))
-                    value = load_masked(builder, dy, vector_type, offset, masks[s, v])
-                    _add_to(builder, sums[(s + odd_left) % 2][v], tap, value)
+def _emit_scatter(
+    builder, size, odd_left, vector_type, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns
+):
+    """`scatter_rows` for constant size and parity of `left`."""
+    intp, VL, half = P.type, vector_type.count, size // 2
+    tap = _taps(builder, size, weight, vector_type)
+    sums = [_sums(builder, vector_type, 2) for _ in range(SCATTER_ROWS)]
+    for row in sums:
+        for total in row:
+            builder.store(ir.Constant(vector_type, None), total)
+    q = builder.add(q0, builder.add(builder.ashr(left, intp(1)), intp(odd_left)))
+    masks = [
+        _between(builder, builder.sub(intp(m), q), builder.add(builder.sub(Q, q), intp(m)), vector_type)
+        for m in range(half + 1)
+    ]
+    for k in range(SCATTER_ROWS // 2 + half):
+        p = builder.add(u, intp(k - half))
+        with builder.if_then(_inside(builder, p, P)):
+            row = builder.add(builder.mul(p, Q), q)
+            pixels = [
+                load_masked(builder, dy, vector_type, builder.sub(row, intp(m)), mask) for m, mask in enumerate(masks)
+            ]
+            for i in range(SCATTER_ROWS):
+                r = i + 2 * (half - k)
+                if 0 <= r < size:
+                    for s in range(size):
+                        pixel = pixels[(s + odd_left) // 2]
+                        _add_to(builder, sums[i][(s + odd_left) % 2], tap(r * size + s), pixel)
     count = builder.trunc(columns, ir.IntType(32))
-    for v in range(vectors):
-        even, odd = (builder.load(total[v]) for total in sums)
-        for half in (0, 1):
-            lanes = [half * VL // 2 + j // 2 + j % 2 * VL for j in range(VL)]
-            place = (2 * v + half) * VL
-            mask = first_lanes(builder, builder.sub(count, count.type(place)), vector_type)
-            store_masked(builder, _shuffled(builder, even, odd, lanes), out, intp(place), mask)
+    masks = [first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(2)]
+    for i in range(SCATTER_ROWS):
+        position = builder.add(h, intp(i))
+        met = builder.and_(builder.icmp_signed(">=", position, first), builder.icmp_signed("<", position, end))
+        with builder.if_then(met):
+            even, odd = (builder.load(total) for total in sums[i])
+            for v in range(2):
+                lanes = [v * VL // 2 + j // 2 + j % 2 * VL for j in range(VL)]
+                offset = builder.add(builder.mul(pitch, intp(i)), intp(v * VL))
+                store_masked(builder, _shuffled(builder, even, odd, lanes), out, offset, masks[v])
 
 
 def _emit_dots(
@@ -189,12 +201,10 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
     def generate(context, builder, signature, arguments):
         size, stride, vectors, *rest = arguments
         vector_type, intp = vector_type_of(context, signature.args[3]), size.type
-        most = builder.select(builder.icmp_signed(">", rest[-2], intp(ROWS)), intp(NARROW_ROWS), intp(ROWS))
-        key = builder.add(builder.mul(builder.add(builder.mul(size, intp(4)), stride), intp(8)), vectors)
-        key = builder.add(builder.mul(key, intp(16)), most)
+        key = builder.add(builder.mul(builder.add(builder.mul(size, intp(4)), stride), intp(4)), vectors)
         cases = [
-            (((a * 4 + b) * 8 + c) * 16 + d, partial(_emit_gather, builder, a, b, c, d, vector_type, *rest))
-            for a in SIZES for b in (1, 2) for c, d in TILES
+            ((a * 4 + b) * 4 + c, partial(_emit_gather, builder, a, b, c, vector_type, *rest))
+            for a in SIZES for b in (1, 2) for c in VECTORS
         ]  # fmt: skip
         emit_switch(builder, key, cases)
         return context.get_dummy_value()
@@ -203,20 +213,20 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
 
 
 @intrinsic
-def _scatter_code(typing_context, size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns):
+def _scatter_code(
+    typing_context, size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns
+):  # fmt: skip
     def generate(context, builder, signature, arguments):
-        size, vectors, *rest = arguments
-        vector_type, intp, left = vector_type_of(context, signature.args[2]), size.type, arguments[8]
-        odd = builder.and_(left, intp(1))
-        key = builder.add(builder.mul(builder.add(builder.mul(size, intp(2)), odd), intp(8)), vectors)
+        size, *rest = arguments
+        vector_type, intp, left = vector_type_of(context, signature.args[1]), size.type, arguments[6]
         cases = [
-            ((a * 2 + b) * 8 + c, partial(_emit_scatter, builder, a, b, c, vector_type, *rest))
-            for a in SIZES for b in (0, 1) for c in VECTORS
+            (a * 2 + b, partial(_emit_scatter, builder, a, b, vector_type, *rest)) for a in SIZES for b in (0, 1)
         ]  # fmt: skip
+        key = builder.add(builder.mul(size, intp(2)), builder.and_(left, intp(1)))
         emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
-    return types.void(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns), generate
+    return types.void(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns), generate
 
 
 @intrinsic
@@ -238,8 +248,8 @@ def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, 
     _gather_code(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
 
 
-def _scatter_row(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns):
-    _scatter_code(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+def _scatter_rows(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns):
+    _scatter_code(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns)
 
 
 def _dot_planes(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out):
@@ -249,7 +259,7 @@ def _dot_planes(size, stride, images, plane, plane_step, H, W, top, left, dy, dy
 @intrinsic
 def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W, h0, w0, weight, weight_start, bias,
                 bias_start, out, out_start, pitch, rows, columns):  # fmt: skip
-    """Rows of sums over the taps of one filter, from ``bias[bias_start]`` on; more than ROWS of one vector only."""
+    """Rows of sums over the taps of one filter, from ``bias[bias_start]`` on."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
@@ -262,16 +272,18 @@ def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W,
 
 
 @intrinsic
-def scatter_row(typing_context, size, vectors, dy, dy_start, P, Q, first, p, q0, left, weight, weight_start, out,
-                out_start, columns):  # fmt: skip
-    """One row of the input gradient with stride 2."""
+def scatter_rows(typing_context, size, dy, dy_start, P, Q, u, q0, left, weight, weight_start, out, out_start, pitch, h,
+                 first, end, columns):  # fmt: skip
+    """Rows of the input gradient with stride 2."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, dy, intp, intp, intp, intp, intp, intp, weight, out, intp)
-        return emit_call(context, builder, _scatter_row, kinds, arguments)
+        kinds = (intp, dy, intp, intp, intp, intp, intp, weight, out, intp, intp, intp, intp, intp)
+        return emit_call(context, builder, _scatter_rows, kinds, arguments)
 
-    return types.void(intp, intp, dy, intp, intp, intp, intp, intp, intp, intp, weight, intp, out, intp, intp), generate
+    return types.void(
+        intp, dy, intp, intp, intp, intp, intp, intp, weight, intp, out, intp, intp, intp, intp, intp, intp
+    ), generate
 
 
 @intrinsic

@@ -7,7 +7,7 @@ from fastcnn_kernels.gemm.micro cimport real
 cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
     const int HAS_ROWS
     const int ROWS
-    const int NARROW_ROWS
+    const int SCATTER_ROWS
     void gather_rows_f32(
         int size, int stride, int vectors, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
         Py_ssize_t w0, const float* weight, float bias, float* out, Py_ssize_t pitch, Py_ssize_t rows,
@@ -18,13 +18,15 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
         Py_ssize_t w0, const double* weight, double bias, double* out, Py_ssize_t pitch, Py_ssize_t rows,
         Py_ssize_t columns
     )
-    void scatter_row_f32(
-        int size, int vectors, const float* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
-        Py_ssize_t left, const float* weight, float* out, Py_ssize_t columns
+    void scatter_rows_f32(
+        int size, const float* dy, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t u, Py_ssize_t q0, Py_ssize_t left,
+        const float* weight, float* out, Py_ssize_t pitch, Py_ssize_t h, Py_ssize_t first, Py_ssize_t end,
+        Py_ssize_t columns
     )
-    void scatter_row_f64(
-        int size, int vectors, const double* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
-        Py_ssize_t left, const double* weight, double* out, Py_ssize_t columns
+    void scatter_rows_f64(
+        int size, const double* dy, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t u, Py_ssize_t q0, Py_ssize_t left,
+        const double* weight, double* out, Py_ssize_t pitch, Py_ssize_t h, Py_ssize_t first, Py_ssize_t end,
+        Py_ssize_t columns
     )
     void dot_planes_f32(
         int size, int stride, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
@@ -48,14 +50,14 @@ cdef inline void gather_rows(
         gather_rows_f64(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
 
 
-cdef inline void scatter_row(
-    int size, int vectors, const real* dy, Py_ssize_t P, Py_ssize_t Q, int first, Py_ssize_t p, Py_ssize_t q0,
-    Py_ssize_t left, const real* weight, real* out, Py_ssize_t columns
+cdef inline void scatter_rows(
+    int size, const real* dy, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t u, Py_ssize_t q0, Py_ssize_t left,
+    const real* weight, real* out, Py_ssize_t pitch, Py_ssize_t h, Py_ssize_t first, Py_ssize_t end, Py_ssize_t columns
 ) noexcept nogil:
     if real is float:
-        scatter_row_f32(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+        scatter_rows_f32(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns)
     else:
-        scatter_row_f64(size, vectors, dy, P, Q, first, p, q0, left, weight, out, columns)
+        scatter_rows_f64(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns)
 
 
 cdef inline void dot_planes(

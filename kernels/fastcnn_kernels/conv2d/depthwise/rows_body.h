@@ -1,25 +1,32 @@
 /* Included once per dtype by each_dtype.h; no include guard by intent. */
 
 #if defined(__GNUC__)
+/* A filter of 9 taps stays in registers; of 25 each tap is read again for every product. */
+#define FILTER(size, filter) \
+    NAME(vec) filter##_taps[9]; \
+    UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = (NAME(vec)){0} + filter[t]
+#define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : (NAME(vec)){0} + filter[t])
+
 /* out[i * pitch + j] = bias + sum of weight[r, s] plane[h0 + i stride + r, w0 + j stride + s] over the taps inside the
- * plane, for i < rows <= most and j < columns, which may be more than the vectors hold. */
-INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vectors, const int most, const REAL *plane,
-                                 ptrdiff_t H, ptrdiff_t W, ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias,
-                                 REAL *out, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns) {
-    NAME(vec) sums[NARROW_ROWS][4];
-    uint16_t mask[6][8]; /* of the vectors that begin at tap s; with stride 2 two of them for each */
+ * plane, for i < rows <= ROWS and j < columns, which may be more than the vectors hold. */
+INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vectors, const REAL *plane, ptrdiff_t H,
+                                 ptrdiff_t W, ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out,
+                                 ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns) {
+    NAME(vec) sums[ROWS][2];
+    uint16_t mask[6][4]; /* of the vectors that begin at tap s; with stride 2 two of them for each */
+    FILTER(size, weight);
     UNROLL for (int s = 0; s < size; s += stride)
         UNROLL for (int v = 0; v < stride * vectors; v++) {
             const ptrdiff_t column = w0 + s + v * VL;
             mask[s][v] = BETWEEN(-column, W - column);
         }
-    UNROLL for (int i = 0; i < most; i++)
+    UNROLL for (int i = 0; i < ROWS; i++)
         UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = (NAME(vec)){0} + bias;
-    _Pragma("GCC unroll 19") for (int h = 0; h < (most - 1) * stride + size; h++) {
+    _Pragma("GCC unroll 17") for (int h = 0; h < (ROWS - 1) * stride + size; h++) {
         if (h0 + h < 0 || h0 + h >= H) continue;
         const REAL *row = plane + (h0 + h) * W + w0;
         UNROLL for (int s = 0; s < size; s += stride) {
-            NAME(vec) taps[2][4];
+            NAME(vec) taps[2][2];
             UNROLL for (int v = 0; v < vectors; v++) {
                 taps[0][v] = NAME(load_masked)(mask[s][stride * v], row + s + stride * v * VL);
                 if (stride == 2) { /* two taps side by side: the even and the odd pixels */
@@ -28,15 +35,16 @@ INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vec
                     taps[0][v] = SHUFFLE(taps[0][v], high, EVEN);
                 }
             }
-            UNROLL for (int i = 0; i < most; i++) {
+            UNROLL for (int i = 0; i < ROWS; i++) {
                 const int r = h - i * stride;
                 UNROLL for (int t = 0; t < stride; t++)
                     if (r >= 0 && r < size && s + t < size)
-                        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] += weight[r * size + s + t] * taps[t][v];
+                        UNROLL for (int v = 0; v < vectors; v++)
+                            sums[i][v] += TAP(size, weight, r * size + s + t) * taps[t][v];
             }
         }
     }
-    UNROLL for (int i = 0; i < most; i++)
+    UNROLL for (int i = 0; i < ROWS; i++)
         if (i < rows)
             UNROLL for (int v = 0; v < vectors; v++)
                 NAME(store_masked)(FIRST(columns - v * VL), out + i * pitch + v * VL, sums[i][v]);
@@ -45,57 +53,59 @@ INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vec
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
                               ptrdiff_t rows, ptrdiff_t columns) {
-#define CASE(a, b, c, d) case (((a) * 4 + (b)) * 8 + (c)) * 16 + (d): \
-        NAME(gather_rows_of)(a, b, c, d, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns); break;
-#define CASES(a, b) CASE(a, b, 1, NARROW_ROWS) CASE(a, b, 1, ROWS) CASE(a, b, 2, ROWS) CASE(a, b, 4, ROWS)
-    switch (((size * 4 + stride) * 8 + vectors) * 16 + (rows > ROWS ? NARROW_ROWS : ROWS)) {
-        CASES(3, 1) CASES(3, 2) CASES(5, 1) CASES(5, 2)
+#define CASE(a, b, c) case ((a) * 4 + (b)) * 4 + (c): \
+        NAME(gather_rows_of)(a, b, c, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns); break;
+    switch ((size * 4 + stride) * 4 + vectors) {
+        CASE(3, 1, 1) CASE(3, 1, 2) CASE(3, 2, 1) CASE(3, 2, 2) CASE(5, 1, 1) CASE(5, 1, 2) CASE(5, 2, 1) CASE(5, 2, 2)
     }
-#undef CASES
 #undef CASE
 }
 
-/* The row of the input gradient with stride 2 that the taps r = first, first + 2, ... meet, in rows p, p - 1, ... of
- * dy: out[2 j + b] = sum of weight[r, s] dy[p, q0 + j + (b + left - s) / 2] over the taps s with b + left - s even, for
- * 2 j + b < columns, which may be more than the vectors hold twice. */
-INLINE void NAME(scatter_row_of)(const int size, const int odd_left, const int vectors, const REAL *dy, ptrdiff_t P,
-                                 ptrdiff_t Q, int first, ptrdiff_t p, ptrdiff_t q0, ptrdiff_t left, const REAL *weight,
-                                 REAL *out, ptrdiff_t columns) {
-    NAME(vec) sums[2][4];
-    uint16_t mask[5][4];
-    UNROLL for (int v = 0; v < vectors; v++) {
-        sums[0][v] = sums[1][v] = (NAME(vec)){0};
-        UNROLL for (int s = 0; s < size; s++) {
-            const ptrdiff_t q = q0 + (((s + odd_left) % 2 + left - s) >> 1) + v * VL;
-            mask[s][v] = BETWEEN(-q, Q - q);
-        }
-    }
-    for (int r = first; r < size; r += 2, p--) {
+/* Rows of the input gradient with stride 2: row t = 2 u, 2 u + 1, ... of the padded image is row h, h + 1, ... of `out`,
+ * stored for first <= h < end and `columns` columns from 2 q0 on, which may be more than two vectors.
+ *
+ *     out[h + i, 2 j + b] = sum of weight[r, s] dy[(2 u + i - r) / 2, q0 + j + (b + left - s) / 2]
+ *
+ * over the taps of even 2 u + i - r and b + left - s. A row of dy is loaded once for all that it meets. */
+INLINE void NAME(scatter_rows_of)(const int size, const int odd_left, const REAL *dy, ptrdiff_t P, ptrdiff_t Q,
+                                  ptrdiff_t u, ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out,
+                                  ptrdiff_t pitch, ptrdiff_t h, ptrdiff_t first, ptrdiff_t end, ptrdiff_t columns) {
+    const int half = size / 2; /* shifts of dy beside the first, in rows and in columns */
+    NAME(vec) sums[SCATTER_ROWS][2];
+    uint16_t mask[3];
+    const ptrdiff_t q = q0 + (left >> 1) + odd_left; /* pixel of lane 0 for the taps s with (s + odd_left) / 2 = 0 */
+    FILTER(size, weight);
+    UNROLL for (int m = 0; m <= half; m++) mask[m] = BETWEEN(m - q, Q - q + m);
+    UNROLL for (int i = 0; i < SCATTER_ROWS; i++) sums[i][0] = sums[i][1] = (NAME(vec)){0};
+    UNROLL for (int k = 0; k < SCATTER_ROWS / 2 + half; k++) {
+        const ptrdiff_t p = u - half + k;
         if (p < 0 || p >= P) continue;
-        UNROLL for (int s = 0; s < size; s++) {
-            const int b = (s + odd_left) % 2;
-            const REAL *row = dy + p * Q + q0 + ((b + left - s) >> 1);
-            UNROLL for (int v = 0; v < vectors; v++)
-                sums[b][v] += weight[r * size + s] * NAME(load_masked)(mask[s][v], row + v * VL);
+        NAME(vec) pixels[3];
+        UNROLL for (int m = 0; m <= half; m++) pixels[m] = NAME(load_masked)(mask[m], dy + p * Q + q - m);
+        UNROLL for (int i = 0; i < SCATTER_ROWS; i++) {
+            const int r = i + 2 * (half - k);
+            if (r >= 0 && r < size)
+                UNROLL for (int s = 0; s < size; s++)
+                    sums[i][(s + odd_left) % 2] += TAP(size, weight, r * size + s) * pixels[(s + odd_left) / 2];
         }
     }
-    UNROLL for (int v = 0; v < vectors; v++) {
-        NAME(store_masked)(FIRST(columns - 2 * v * VL), out + 2 * v * VL, SHUFFLE(sums[0][v], sums[1][v], ZIP_LOW));
-        NAME(store_masked)(FIRST(columns - (2 * v + 1) * VL), out + (2 * v + 1) * VL,
-                           SHUFFLE(sums[0][v], sums[1][v], ZIP_HIGH));
-    }
+    UNROLL for (int i = 0; i < SCATTER_ROWS; i++)
+        if (h + i >= first && h + i < end) {
+            NAME(store_masked)(FIRST(columns), out + i * pitch, SHUFFLE(sums[i][0], sums[i][1], ZIP_LOW));
+            NAME(store_masked)(FIRST(columns - VL), out + i * pitch + VL, SHUFFLE(sums[i][0], sums[i][1], ZIP_HIGH));
+        }
 }
 
-static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, int first, ptrdiff_t p,
-                              ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {
-#define CASE(a, b, c) case ((a) * 2 + (b)) * 8 + (c): \
-        NAME(scatter_row_of)(a, b, c, dy, P, Q, first, p, q0, left, weight, out, columns); break;
-    switch ((size * 2 + (int)(left & 1)) * 8 + vectors) {
-        CASE(3, 0, 1) CASE(3, 0, 2) CASE(3, 0, 4) CASE(3, 1, 1) CASE(3, 1, 2) CASE(3, 1, 4)
-        CASE(5, 0, 1) CASE(5, 0, 2) CASE(5, 0, 4) CASE(5, 1, 1) CASE(5, 1, 2) CASE(5, 1, 4)
-    }
+static void NAME(scatter_rows)(int size, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, ptrdiff_t u, ptrdiff_t q0,
+                               ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t pitch, ptrdiff_t h,
+                               ptrdiff_t first, ptrdiff_t end, ptrdiff_t columns) {
+#define CASE(a, b) case (a) * 2 + (b): \
+        NAME(scatter_rows_of)(a, b, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns); break;
+    switch (size * 2 + (int)(left & 1)) { CASE(3, 0) CASE(3, 1) CASE(5, 0) CASE(5, 1) }
 #undef CASE
 }
+#undef FILTER
+#undef TAP
 
 /* out[r, s] += sum of dy[p, q] plane[p stride + r - top, q stride + s - left] over the pixels of dy of several images,
  * whose taps lie inside the plane. All sums stay in registers; a row of the plane is loaded once for the `most` rows of
@@ -114,7 +124,7 @@ INLINE void NAME(dot_planes_of)(const int size, const int stride, const int most
                 uint16_t mask[DOT_MASKS]; /* a copy: GCC keeps it in mask registers */
                 UNROLL for (int s = 0; s < DOT_MASKS; s++) mask[s] = masks[j][s];
                 const ptrdiff_t h0 = p * stride - top, w0 = j * VL * stride - left;
-                NAME(vec) pixels[PLANE_ROWS(3)];
+                NAME(vec) pixels[ROWS];
                 UNROLL for (int i = 0; i < most; i++)
                     pixels[i] = NAME(load_masked)(p + i < P ? mask[DOT_MASKS - 1] : 0, dy + (p + i) * Q + j * VL);
                 _Pragma("GCC unroll 16") for (int h = 0; h < (most - 1) * stride + size; h++) {
@@ -152,8 +162,9 @@ static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL 
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
                               ptrdiff_t rows, ptrdiff_t columns) {}
-static void NAME(scatter_row)(int size, int vectors, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, int first, ptrdiff_t p,
-                              ptrdiff_t q0, ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t columns) {}
+static void NAME(scatter_rows)(int size, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, ptrdiff_t u, ptrdiff_t q0,
+                               ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t pitch, ptrdiff_t h,
+                               ptrdiff_t first, ptrdiff_t end, ptrdiff_t columns) {}
 static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
                              ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
                              ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, const uint16_t *masks, REAL *out) {}
