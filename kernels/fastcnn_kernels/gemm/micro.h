@@ -58,6 +58,13 @@
 #define UNROLL
 #endif
 
+#define AHEAD 16 /* rows to prefetch when packing steps of a plane, which no prefetcher follows: L3 is that far */
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) (void)0
+#endif
+
 #define REAL float
 #define LANES (VECTOR_BYTES / 4)
 #define EACH_LANE(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), \

@@ -9,8 +9,10 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int DOT_COLUMNS
     const int DOT_COLUMNS_OF_ONE_ROW
     const int VECTOR_BYTES
+    const int AHEAD
     const int NR_F32
     const int NR_F64
+    void PREFETCH(const void* address)
     void micro_f32(
         int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c,
         Py_ssize_t ldc, bint accumulate
@@ -250,6 +252,9 @@ cdef inline void pack_rows(
         first = l
         l += 1
         if row_step == 1:
+            if first + AHEAD < L:
+                PREFETCH(a + l_offset[first + AHEAD])
+                PREFETCH(a + l_offset[first + AHEAD] + rows - 1)
             copy_run(packed + first * mr, a + l_offset[first], rows)
             for i in range(rows, mr):
                 packed[first * mr + i] = 0

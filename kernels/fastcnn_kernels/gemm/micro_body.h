@@ -391,7 +391,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
     enum { VL = LANES };
 #define BITS_BELOW(n) ((1u << (n)) - 1)
     for (int first = 0; first < NR; first += VL) {
-        const REAL *base[VL + 1];
+        const REAL *base[VL + 1] = {source};
         uint16_t mask[VL + 1];
         int pieces = 0;
         for (ptrdiff_t run = 0; run < runs; run++) {
@@ -404,7 +404,12 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
         REAL *target = packed + first;
 #define LOAD(k) (k ? NAME(load_merged)(v, mask[k], base[k] + l_offset[l]) \
                    : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
-#define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { NAME(vec) v = {0}; body; NAME(store)(target, v); }
+#define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { \
+            NAME(vec) v = {0}; \
+            if (l + AHEAD < L) PREFETCH(base[0] + l_offset[l + AHEAD]); \
+            body; \
+            NAME(store)(target, v); \
+        }
         switch (pieces) {
         case 0: ROWS(); break;
         case 1: ROWS(v = LOAD(0)); break;

@@ -7,10 +7,12 @@ start index stand for a C pointer.
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
+    prefetch,
     transpose,
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_llvm import (
+    AHEAD,
     MR,
     VECTOR_BYTES,
     panel_width,
@@ -50,6 +52,10 @@ def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset,
         first = l
         l += 1
         if row_step == 1:
+            if first + AHEAD < L:
+                ahead = a_start + l_offset[l_start + first + AHEAD]
+                prefetch(a, ahead)
+                prefetch(a, ahead + rows - 1)
             copy_run(packed, packed_start + first * mr, a, a_start + l_offset[l_start + first], rows)
             zero_run(packed, packed_start + first * mr + rows, mr - rows)
             continue

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
+    AHEAD,
     VECTOR_BYTES,
     emit_switch,
     first_lanes,
@@ -18,6 +19,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     load_masked,
     panel_width,
     pointer_to,
+    prefetch_line,
     store,
     store_masked,
     vector_type_of,
@@ -48,6 +50,17 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of an element."""
+
+    def generate(context, builder, signature, arguments):
+        prefetch_line(builder, pointer_to(context, builder, signature.args[0], *arguments), 0)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @intrinsic
@@ -204,6 +217,11 @@ def pack_vector(
             with cgutils.for_range(builder, L) as loop:
                 row = builder.gep(source, [builder.load(builder.gep(l_offset, [loop.index]))])
                 value = ir.Constant(vector_type, None)
+                ahead = builder.add(loop.index, intp(AHEAD))
+                with builder.if_then(builder.icmp_signed("<", ahead, L)):
+                    ahead = builder.load(builder.gep(l_offset, [ahead]))
+                    ahead = builder.add(ahead, table[0][0]) if table else ahead
+                    prefetch_line(builder, builder.gep(source, [ahead]), 0)
                 for base, mask in table:
                     value = load_masked(builder, row, vector_type, base, mask, value)
                 if count is None:

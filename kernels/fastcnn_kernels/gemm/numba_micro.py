@@ -25,7 +25,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     load_masked,
     multiply_add,
     pointer_to,
-    prefetch_to_write,
+    prefetch_line,
     store,
     store_masked,
     vector_type_of,
@@ -42,7 +42,7 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     offsets = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
     for offset in offsets:  # C is met last: its lines arrive meanwhile
-        prefetch_to_write(builder, builder.gep(c, [offset]))
+        prefetch_line(builder, builder.gep(c, [offset]), 1)
 
     def body(index, totals):
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
