@@ -13,6 +13,7 @@ import os
 import platform
 from pathlib import Path
 
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -94,7 +95,13 @@ class BuildPerLevel(build_ext):
 def extension(name, source):
     """Return an Extension whose Cython source is still listed after the C file takes its place."""
     headers = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").rglob("*.h"))
-    ext = Extension(name, [source], depends=headers, include_dirs=["kernels"])
+    ext = Extension(
+        name,
+        [source],
+        depends=headers,
+        include_dirs=["kernels", np.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    )
     ext.pyx_source = source
     return ext
 

@@ -255,8 +255,11 @@ def run_product(
     cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if packs and not filled:
-        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
+        if packers == 1:  # a parallel region of one thread takes a microsecond
+            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], 0, 1)
+        else:
+            for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+                pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
         keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
@@ -282,6 +285,8 @@ def any_nonfinite(const real[::1] values not None, int num_threads):
     """Whether any value is NaN or infinite."""
     cdef Py_ssize_t size = values.shape[0], worker
     cdef int workers = packing_threads(size, num_threads), found = 0
+    if workers == 1:
+        return size > 0 and has_nonfinite(&values[0], size)
     for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
         found |= has_nonfinite(
             &values[size * worker // workers], size * (worker + 1) // workers - size * worker // workers
@@ -466,5 +471,9 @@ cdef void sum_channels(
 def conv2d_grad_bias(*, const real[:, :, :, ::1] dy not None, real[::1] out not None, int num_threads):
     """Gradient of the bias, summed in double precision."""
     cdef Py_ssize_t worker, N = dy.shape[0], K = dy.shape[1], pixels = dy.shape[2] * dy.shape[3]
+    if num_threads == 1:
+        with nogil:
+            sum_channels(&dy[0, 0, 0, 0], &out[0], N, K, pixels, 0, 1)
+        return
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         sum_channels(&dy[0, 0, 0, 0], &out[0], N, K, pixels, worker, num_threads)

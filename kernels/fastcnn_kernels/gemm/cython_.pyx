@@ -113,9 +113,18 @@ cdef int run_product(a, b, bias, real* out, shape, bint transpose_a, bint transp
     cdef real* tiles = a_packed + a_size
     cdef int packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
     cdef Py_ssize_t row_step = 1 if transpose_a else L, column_step = L if transpose_b else 1
-    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
-        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
+    if packers == 1:  # a parallel region of one thread takes a microsecond
+        with nogil:
+            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, 0, 1)
+            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, 0, 1)
+    else:
+        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
+            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
+    if num_threads == 1:
+        with nogil:
+            multiply_blocks(a_packed, b_packed, bias_start, out, tiles, Z, ZA, ZB, M, N, L, blocks, 0, 1)
+        return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
             a_packed, b_packed, bias_start, out, tiles, Z, ZA, ZB, M, N, L, blocks, worker, num_threads

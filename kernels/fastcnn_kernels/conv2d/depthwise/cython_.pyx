@@ -48,8 +48,9 @@ cdef void gather_planes(
                 columns = min(2 * VL, Q - q)
                 target = sums if pool == 2 else out + (plane * P + p) * Q + q
                 gather_rows(
-                    size, stride, 1 if columns <= VL else 2, image, H, W, p * stride - top, q * stride - left, weight + k * size * size,
-                    bias[k] if bias != NULL else 0, target, 2 * VL if pool == 2 else Q, rows, columns,
+                    size, stride, 1 if columns <= VL else 2, image, H, W, p * stride - top, q * stride - left,
+                    weight + k * size * size, bias[k] if bias != NULL else 0, target, 2 * VL if pool == 2 else Q, rows,
+                    columns,
                 )
                 activate(target, rows, 2 * VL if pool == 2 else Q, columns, activation)
                 if pool == 2:
