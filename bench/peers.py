@@ -58,15 +58,20 @@ def measure_all(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield measure(layer, direction, args.dtype, args.backends, args.rounds, args.ort_spinning)
 
 
+def usable_backends() -> list[str]:
+    """What can take part for us."""
+    compiled = [name for name in table.BACKENDS if name != "numpy" and not table.unavailable(name)]
+    return ["auto", *compiled, contestants.PREPACKED]
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    compiled = [name for name in table.BACKENDS if name != "numpy" and not table.unavailable(name)]
-    usable = ["auto", *compiled, contestants.PREPACKED]
+    usable = usable_backends()
     options = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     options.add_argument("--layers", nargs="+", type=Path, default=[], metavar="FILE", help="default: headline layers")
     options.add_argument("--gemm", type=Path, metavar="FILE", help="matrix products and dense layers instead")
     options.add_argument("--dirs", nargs="+", choices=selection.OPS, default=list(selection.OPS))
-    options.add_argument("--backends", nargs="+", choices=usable, default=usable, help="the first is judged")
+    options.add_argument("--backends", nargs="+", choices=usable, help="default: all; the first is judged")
     options.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     options.add_argument("--threads", type=int, default=fc.get_num_threads())
     options.add_argument("--rounds", type=int, default=7)
@@ -87,6 +92,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ValueError
         If no layer was chosen.
     """
+    if args.backends is None:  # products have no weights to pack
+        args.backends = [name for name in usable_backends() if not (args.gemm and name == contestants.PREPACKED)]
     fc.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     with threadpoolctl.threadpool_limits(args.threads, user_api="blas"):

@@ -1,6 +1,7 @@
 """Every bench command once, on the smallest selection: it runs, and prints and stores what it says."""
 
 import importlib
+import json
 import sys
 
 import pytest
@@ -27,6 +28,14 @@ def test_command(name, tmp_path, monkeypatch, capsys):
     assert data["kind"] == name
     assert data["rows"]
     assert capsys.readouterr().out
+
+
+def test_products_of_a_file(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "products.json"
+    file.write_text(json.dumps([{"M": 3, "N": 4, "K": 5, "ta": False, "tb": False}]))
+    monkeypatch.setattr(sys, "argv", ["peers", "--gemm", str(file), "--only", "3x4x5", "--rounds", "1"])
+    importlib.import_module("bench.peers").main()
+    assert "3x4x5" in capsys.readouterr().out
 
 
 def test_tables_are_made_of_these_results():
