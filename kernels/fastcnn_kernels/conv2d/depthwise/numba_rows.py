@@ -60,12 +60,23 @@ def _taps(builder, size, weight, vector_type):
     return [read(ir.IntType(64)(t)) for t in range(9)].__getitem__
 
 
+def _load_taps(builder, source, vector_type, offset, masks):
+    """Pixels that one tap meets; with two masks those of two taps side by side, the even and the odd ones."""
+    VL, intp = vector_type.count, offset.type
+    vectors = [
+        load_masked(builder, source, vector_type, builder.add(offset, intp(v * VL)), mask)
+        for v, mask in enumerate(masks)
+    ]
+    if len(vectors) == 1:
+        return vectors
+    return [_shuffled(builder, vectors[0], vectors[1], list(range(first, 2 * VL, 2))) for first in (0, 1)]
+
+
 def _emit_gather(
     builder, size, stride, vectors, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns
 ):
     """`gather_rows` for constant size, stride and vectors."""
     intp, VL = H.type, vector_type.count
-    even, odd = (list(range(first, 2 * VL, 2)) for first in (0, 1))
     tap = _taps(builder, size, weight, vector_type)
 
     def mask_of(s, v):
@@ -83,21 +94,18 @@ def _emit_gather(
         with builder.if_then(_inside(builder, position, H)):
             row = builder.add(builder.mul(position, W), w0)
             for s in range(0, size, stride):
-                taps = [
-                    load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), masks[s, v])
-                    for v in range(stride * vectors)
-                ]
-                taps = [taps] if stride == 1 else [
-                    [_shuffled(builder, taps[v], taps[v + 1], lanes) for v in range(0, 2 * vectors, 2)]
-                    for lanes in (even, odd)
-                ]  # fmt: skip
+                taps = []
+                for v in range(0, stride * vectors, stride):
+                    offset = builder.add(row, intp(s + v * VL))
+                    pair = [masks[s, v + t] for t in range(stride)]
+                    taps.append(_load_taps(builder, plane, vector_type, offset, pair))
                 for i in range(ROWS):
                     r = h - i * stride
                     for t in range(stride):
                         if 0 <= r < size and s + t < size:
                             left = tap(r * size + s + t)
-                            for total, value in zip(sums[i], taps[t], strict=True):
-                                _add_to(builder, total, left, value)
+                            for total, values in zip(sums[i], taps, strict=True):
+                                _add_to(builder, total, left, values[t])
     count = builder.trunc(columns, ir.IntType(32))
     masks_out = [first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
     for i in range(ROWS):
@@ -156,7 +164,6 @@ def _emit_dots(
     sums = _sums(builder, vector_type, size * size)
     for total in sums:
         builder.store(ir.Constant(vector_type, None), total)
-    parities = [list(range(first, 2 * VL, 2)) for first in (0, 1)]
 
     def over_columns(q, n, p):
         h0 = builder.sub(builder.mul(p, intp(stride)), top)
@@ -174,12 +181,7 @@ def _emit_dots(
             with builder.if_then(_inside(builder, position, H)):
                 row = builder.add(plane_start, builder.mul(position, W))
                 for s in range(0, size, stride):
-                    taps = [
-                        load_masked(builder, plane, vector_type, builder.add(row, intp(s + v * VL)), mask[s + v])
-                        for v in range(stride)
-                    ]
-                    if stride == 2:
-                        taps = [_shuffled(builder, taps[0], taps[1], lanes) for lanes in parities]
+                    taps = _load_taps(builder, plane, vector_type, builder.add(row, intp(s)), mask[s : s + stride])
                     for t, value in enumerate(taps):
                         for i, pixel in enumerate(pixels):
                             r = h - i * stride

@@ -7,6 +7,19 @@
     UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = (NAME(vec)){0} + filter[t]
 #define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : (NAME(vec)){0} + filter[t])
 
+/* The vector of pixels that a tap meets, source[j]; with stride 2 those of two taps side by side, source[2 j] and
+ * source[2 j + 1], of the two vectors that begin at source. */
+INLINE void NAME(load_taps)(const int stride, uint16_t low, uint16_t high, const REAL *source, NAME(vec) *first,
+                            NAME(vec) *second) {
+    const NAME(vec) begin = NAME(load_masked)(low, source);
+    *first = begin;
+    if (stride == 2) {
+        const NAME(vec) rest = NAME(load_masked)(high, source + VL);
+        *first = SHUFFLE(begin, rest, EVEN);
+        *second = SHUFFLE(begin, rest, ODD);
+    }
+}
+
 /* out[i * pitch + j] = bias + sum of weight[r, s] plane[h0 + i stride + r, w0 + j stride + s] over the taps inside the
  * plane, for i < rows <= ROWS and j < columns, which may be more than the vectors hold. */
 INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vectors, const REAL *plane, ptrdiff_t H,
@@ -27,14 +40,9 @@ INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vec
         const REAL *row = plane + (h0 + h) * W + w0;
         UNROLL for (int s = 0; s < size; s += stride) {
             NAME(vec) taps[2][2];
-            UNROLL for (int v = 0; v < vectors; v++) {
-                taps[0][v] = NAME(load_masked)(mask[s][stride * v], row + s + stride * v * VL);
-                if (stride == 2) { /* two taps side by side: the even and the odd pixels */
-                    const NAME(vec) high = NAME(load_masked)(mask[s][2 * v + 1], row + s + (2 * v + 1) * VL);
-                    taps[1][v] = SHUFFLE(taps[0][v], high, ODD);
-                    taps[0][v] = SHUFFLE(taps[0][v], high, EVEN);
-                }
-            }
+            UNROLL for (int v = 0; v < vectors; v++)
+                NAME(load_taps)(stride, mask[s][stride * v], mask[s][stride * v + stride - 1],
+                                row + s + stride * v * VL, &taps[0][v], &taps[1][v]);
             UNROLL for (int i = 0; i < ROWS; i++) {
                 const int r = h - i * stride;
                 UNROLL for (int t = 0; t < stride; t++)
@@ -131,12 +139,8 @@ INLINE void NAME(dot_planes_of)(const int size, const int stride, const int most
                     if (h0 + h < 0 || h0 + h >= H) continue;
                     const REAL *row = plane + (h0 + h) * W + w0;
                     UNROLL for (int s = 0; s < size; s += stride) {
-                        NAME(vec) taps[2] = {NAME(load_masked)(mask[s], row + s)};
-                        if (stride == 2) {
-                            const NAME(vec) high = NAME(load_masked)(mask[s + 1], row + s + VL);
-                            taps[1] = SHUFFLE(taps[0], high, ODD);
-                            taps[0] = SHUFFLE(taps[0], high, EVEN);
-                        }
+                        NAME(vec) taps[2];
+                        NAME(load_taps)(stride, mask[s], mask[s + stride - 1], row + s, &taps[0], &taps[1]);
                         UNROLL for (int t = 0; t < stride; t++)
                             UNROLL for (int i = 0; i < most; i++) {
                                 const int r = h - i * stride;

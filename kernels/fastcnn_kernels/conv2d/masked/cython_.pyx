@@ -147,13 +147,14 @@ cdef bint run_plan(
     cdef int packers = packing_threads(packed_size, num_threads)
     bias = padded_bias(bias, groups, M, mr)
     cdef const real* bias_start = <const real*>address(bias)
-    if not filled and packers == 1:  # a parallel region of one thread takes a microsecond
-        pack_weights(weight_start, a_packed, table, weight_offset, 0, 1)
-    elif not filled:
-        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-            pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
-    if packed is not None and not filled:
-        keep(packed, order, filters)
+    if not filled:
+        if packers == 1:  # a parallel region of one thread takes a microsecond
+            pack_weights(weight_start, a_packed, table, weight_offset, 0, 1)
+        else:
+            for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+                pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
+        if packed is not None:
+            keep(packed, order, filters)
     if num_threads == 1:
         with nogil:
             masked_tiles(
