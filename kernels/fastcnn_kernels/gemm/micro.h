@@ -59,6 +59,10 @@
 #endif
 
 #define AHEAD 16 /* rows to prefetch when packing steps of a plane, which no prefetcher follows: L3 is that far */
+/* Steps of the sum that the micro-kernel asks ahead: a panel of A comes from L3 when it is first met, B from L2. */
+#define STEPS_AHEAD_A 16
+#define STEPS_AHEAD_B 8
+#define LINE_BYTES 64
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
 #else

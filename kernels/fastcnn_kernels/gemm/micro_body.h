@@ -20,6 +20,8 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
             __builtin_prefetch(c + i * ldc + j * VL, 1);
         }
     for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
+        PREFETCH(a + STEPS_AHEAD_A * mr);
+        UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES) PREFETCH(b + STEPS_AHEAD_B * b_step + j * VL);
         NAME(vec) row[2];
         UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
         UNROLL for (int i = 0; i < mr; i++)

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
+    VECTOR_BYTES,
     broadcast_load,
     emit_call,
     emit_loop,
@@ -34,6 +35,9 @@ from fastcnn_kernels.gemm.numba_llvm import (
 #: Rows up to which a direct tile is four vectors wide, and the tile of dot products (as in micro.h).
 WIDE_ROWS, DOT_ROWS = (6, 4) if MR > 6 else (2, 2)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
+#: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
+STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
+LINE_BYTES = 64
 
 
 def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
@@ -46,6 +50,10 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
 
     def body(index, totals):
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
+        b_ahead = builder.add(b_offset, builder.mul(b_step, intp(STEPS_AHEAD_B)))
+        prefetch_line(builder, builder.gep(a, [builder.add(a_offset, intp(STEPS_AHEAD_A * rows))]), 0)
+        for j in range(0, vectors, LINE_BYTES // VECTOR_BYTES):
+            prefetch_line(builder, builder.gep(b, [builder.add(b_ahead, intp(j * VL))]), 0)
         columns = [load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
