@@ -129,6 +129,9 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
     for (ptrdiff_t l = 0; l < L; l++, a += mr) {
+        if (mr > WIDE_ROWS) /* fewer rows would wait for the loads themselves */
+            UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES)
+                PREFETCH(source + offset[l + STEPS_AHEAD_B < L ? l + STEPS_AHEAD_B : l] + j * VL);
         NAME(vec) b[4];
         UNROLL for (int j = 0; j < vectors; j++) b[j] = NAME(load)(source + offset[l] + j * VL);
         UNROLL for (int i = 0; i < mr; i++)
@@ -153,8 +156,12 @@ INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channel
     NAME(vec) acc[MR][4];
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
+    const ptrdiff_t ahead = ((STEPS_AHEAD_B - 1) / taps + 1) * channel_step;
     for (ptrdiff_t channel = 0; channel < channels; channel++, source += channel_step)
         for (ptrdiff_t t = 0; t < taps; t++, a += mr) {
+            if (mr > WIDE_ROWS)
+                UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES)
+                    PREFETCH(source + ahead + offset[t] + j * VL);
             NAME(vec) b[4];
             UNROLL for (int j = 0; j < vectors; j++)
                 b[j] = NAME(load_masked)(masks[j * (taps + 1) + t], source + offset[t] + j * VL);
@@ -236,6 +243,14 @@ INLINE void NAME(masked_dot_tile)(const int rows, const int columns, ptrdiff_t i
         const uint16_t *mask = masks;
         for (ptrdiff_t p = 0; p < vectors * VL; p += VL, mask += taps + 1) {
             NAME(vec) row[DOT_ROWS];
+            if (taps == 1 && mask[0] == FIRST(VL)) { /* all lanes: reading masks takes longer than the products */
+                UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
+                UNROLL for (int j = 0; j < columns; j++) {
+                    NAME(vec) value = NAME(load)(b + offset[j] + p);
+                    UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
+                }
+                continue;
+            }
             UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load_masked)(mask[taps], a + i * a_step + p);
             UNROLL for (int j = 0; j < columns; j++) {
                 NAME(vec) value = NAME(load_masked)(mask[tap[j]], b + offset[j] + p);

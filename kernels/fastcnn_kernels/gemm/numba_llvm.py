@@ -118,6 +118,21 @@ def emit_loop(builder, count, step, start, body):
     return results
 
 
+def emit_either(builder, condition, if_true, if_false):
+    """Values that `if_true` returns where the condition holds, else those of `if_false`."""
+    ways = []
+    with builder.if_else(condition) as branches:
+        for branch, emit in zip(branches, (if_true, if_false), strict=True):
+            with branch:
+                values = emit()
+                ways.append((builder.block, values))
+    merged = [builder.phi(value.type) for value in ways[0][1]]
+    for block, values in ways:
+        for phi, value in zip(merged, values, strict=True):
+            phi.add_incoming(value, block)
+    return merged
+
+
 def lanes_sum(builder, value):
     """Sum of the lanes, halves added to halves."""
     int32, half = ir.IntType(32), value.type.count

@@ -18,6 +18,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     broadcast_load,
     emit_call,
+    emit_either,
     emit_loop,
     emit_switch,
     lane_mask,
@@ -40,6 +41,12 @@ STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
 LINE_BYTES = 64
 
 
+def _prefetch_vectors(builder, pointer, offset, VL, vectors):
+    """Ask for the lines of neighbouring vectors."""
+    for j in range(0, vectors, LINE_BYTES // VECTOR_BYTES):
+        prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0)
+
+
 def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
     """`micro` for one row count and one or two vectors of columns."""
     intp, VL = L.type, vector_type.count
@@ -52,8 +59,7 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
         a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
         b_ahead = builder.add(b_offset, builder.mul(b_step, intp(STEPS_AHEAD_B)))
         prefetch_line(builder, builder.gep(a, [builder.add(a_offset, intp(STEPS_AHEAD_A * rows))]), 0)
-        for j in range(0, vectors, LINE_BYTES // VECTOR_BYTES):
-            prefetch_line(builder, builder.gep(b, [builder.add(b_ahead, intp(j * VL))]), 0)
+        _prefetch_vectors(builder, b, b_ahead, VL, vectors)
         columns = [load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
@@ -83,6 +89,10 @@ def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bia
     def body(index, totals):
         a_offset = builder.mul(index, intp(rows))
         start = builder.load(builder.gep(offset, [index]))
+        if rows > WIDE_ROWS:
+            ahead = builder.add(index, intp(STEPS_AHEAD_B))
+            ahead = builder.select(builder.icmp_signed("<", ahead, L), ahead, index)
+            _prefetch_vectors(builder, source, builder.load(builder.gep(offset, [ahead])), VL, vectors)
         columns = [load(builder, source, vector_type, builder.add(start, intp(j * VL))) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
@@ -127,6 +137,8 @@ def _emit_masked(
     zero = ir.Constant(vector_type, None)
     first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
     mask_starts = [builder.mul(builder.add(taps, intp(1)), intp(j)) for j in range(vectors)]
+    channels_ahead = builder.add(builder.sdiv(intp(STEPS_AHEAD_B - 1), taps), intp(1))
+    ahead = builder.mul(channels_ahead, channel_step)
 
     def over_channels(channel, totals):
         plane = builder.gep(source, [builder.mul(channel, channel_step)])
@@ -134,6 +146,8 @@ def _emit_masked(
 
         def over_taps(tap, totals):
             a_offset, start = builder.mul(tap, intp(rows)), builder.load(builder.gep(offset, [tap]))
+            if rows > WIDE_ROWS:
+                _prefetch_vectors(builder, plane, builder.add(start, ahead), VL, vectors)
             columns = [
                 load_masked(
                     builder, plane, vector_type, builder.add(start, intp(j * VL)),
@@ -177,14 +191,34 @@ def _emit_masked_dot(
             pixel = builder.mul(vector, intp(VL))
             mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(1)))])
             inside = lane_mask(builder, mask, taps, vector_type)
-            left = [load_masked(builder, a_plane, vector_type, builder.add(start, pixel), inside) for start in a_starts]
-            results = []
-            for (i, j), total in zip(tiles, totals, strict=True):
-                if i == 0:
-                    lanes = lane_mask(builder, mask, column_taps[j], vector_type)
-                    right = load_masked(builder, b_plane, vector_type, builder.add(starts[j], pixel), lanes)
-                results.append(multiply_add(builder, left[i], right, total))
-            return results
+
+            def products(load_left, load_right):
+                left = [load_left(builder.add(start, pixel)) for start in a_starts]
+                results = []
+                for (i, j), total in zip(tiles, totals, strict=True):
+                    if i == 0:
+                        right = load_right(builder.add(starts[j], pixel), column_taps[j])
+                    results.append(multiply_add(builder, left[i], right, total))
+                return results
+
+            def whole():  # all lanes: reading masks takes longer than the products
+                return products(
+                    lambda place: load(builder, a_plane, vector_type, place),
+                    lambda place, tap: load(builder, b_plane, vector_type, place),
+                )
+
+            def partly():
+                return products(
+                    lambda place: load_masked(builder, a_plane, vector_type, place, inside),
+                    lambda place, tap: load_masked(
+                        builder, b_plane, vector_type, place, lane_mask(builder, mask, tap, vector_type)
+                    ),
+                )
+
+            first = builder.load(mask)
+            all_lanes = builder.icmp_signed("==", first, first.type((1 << VL) - 1))
+            one_tap = builder.icmp_signed("==", taps, intp(1))
+            return emit_either(builder, builder.and_(one_tap, all_lanes), whole, partly)
 
         return emit_loop(builder, vectors, 1, totals, over_vectors)
 

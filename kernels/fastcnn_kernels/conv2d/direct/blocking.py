@@ -24,8 +24,14 @@ FEW_ROWS_OF_A_GROUP = 32
 ROWS_OF_SEVERAL_PRODUCTS = 128
 
 
-def declines_product(M: int, L: int, products: int, groups: int) -> str:
+#: Sums of a strided forward pass up to which its planes, which stay in cache, are read faster than packed.
+SHORT_STRIDED_SUM = 160
+
+
+def declines_product(M: int, L: int, products: int, groups: int, strided: bool) -> str:
     """Why the direct product is not the faster one for M rows of L products, or ""."""
+    if strided and products == 1 and L <= SHORT_STRIDED_SUM:
+        return ""
     few = FEW_ROWS_OF_A_GROUP if groups > 1 else FEW_ROWS
     if M <= (ROWS_OF_SEVERAL_PRODUCTS if products > 1 else few):
         return ""

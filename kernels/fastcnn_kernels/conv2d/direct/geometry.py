@@ -176,4 +176,4 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, ma
     K, Cg, R, S = weight.shape
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     products = min(R, stride[0]) * min(S, stride[1]) if x is None else 1
-    return blocking.declines_product(M, channels * R * S, products, groups)
+    return blocking.declines_product(M, channels * R * S, products, groups, x is not None and stride != (1, 1))

@@ -59,7 +59,7 @@ FEW_ROWS = 64
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
 #: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last tile of a
 #: small plane is mostly empty, and so are the ends of rows shorter than the image's. A tile of few rows saves more.
-MOST_LANES_PER_PIXEL = 1.1
+MOST_LANES_PER_PIXEL, MOST_LANES_OF_FEW_ROWS = 1.1, 8
 #: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
 #: there are as many rows to make up for it.
 L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
@@ -70,6 +70,8 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     if M <= FEW_ROWS_OF_A_TILE:
         if channels > FEW_PLANES and taps > 1:
             return f"{M} rows over {channels} planes of several taps: a copy of the image pays"
+        if lanes_per_pixel > MOST_LANES_OF_FEW_ROWS:
+            return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
         return ""
     if M > FEW_ROWS:
         return f"{M} channels a group share each packed pixel, over sums of {channels * taps}: packing pays"
@@ -84,10 +86,14 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
 LARGEST_GRADIENT = 36_000
 #: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than packing.
 FEWEST_PIXELS_PER_SUM = 0.05
+#: Channels of a single tap from which on packing pays, given as many pixels: dy is packed once for all of them.
+MANY_CHANNELS, MANY_PIXELS = 128, 8192
 
 
-def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
+def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int) -> str:
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
+    if taps == 1 and L >= MANY_CHANNELS and pixels >= MANY_PIXELS:
+        return f"{L} channels over {pixels} pixels share each packed value: packing pays"
     if M * L <= LARGEST_GRADIENT and (groups > 1 or pixels >= FEWEST_PIXELS_PER_SUM * M * L):
         return ""
     return f"{M} x {L} dot products over {pixels} pixels: packing pays"

@@ -105,19 +105,24 @@ def cannot(*, out, stride, x=None, weight=None, dy=None, max_pool=1, **_):
     return ""
 
 
-def refuses(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
+def refuses(**call):
     """Decline what the kernels cannot do, and layers on which others are faster (limits in `blocking`)."""
-    if reason := cannot(out=out, stride=stride, x=x, weight=weight, dy=dy, max_pool=max_pool):
+    if reason := cannot(**call):
         return reason
-    if cpu.level() != "x86-64-v4":
-        return f"CPU level {cpu.level()}: no masked loads"
+    return declines(**call) if cpu.level() == "x86-64-v4" else f"CPU level {cpu.level()}: no masked loads"
+
+
+def declines(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
+    """Say why others are faster than AVX-512's masked loads on a layer of which the kernels are capable, or ""."""
     image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
     (_, _, P, Q), W = before_pooling(result.shape, max_pool), image.shape[3]
     R, S = (out if weight is None else weight).shape[2:]
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
     if weight is None:
-        return blocking.declines_weight_gradient(dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1], groups)
+        return blocking.declines_weight_gradient(
+            dy.shape[1] // groups, out[0].size, R * S, dy.size // dy.shape[1], groups
+        )
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     tile = 2 * VECTOR_BYTES // out.itemsize

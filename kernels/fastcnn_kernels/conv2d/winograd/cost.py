@@ -30,6 +30,8 @@ class _Prices(NamedTuple):
     tiles: dict[int, tuple[int, int, int]]  # m -> start, transform of a lane, of an element of the filters
 
 
+#: Plain sums where the masked kernel computes them: it packs the weights alone, each once.
+_MASKED = (600_000, 10)
 _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
 _WEIGHTS = _Prices((2_000_000, 16), {4: (2_800_000, 17, 12), 2: (2_500_000, 16, 22)})
 #: What an element of the filters costs in the weight gradient if its products leave L3.
@@ -55,12 +57,17 @@ def costs(
     itemsize: int,
     packed: bool = False,
     dilation: tuple[int, int] = (1, 1),
+    masked: bool = False,
 ) -> dict[int, int]:
-    """Cost by tile size, 0 standing for plain sums; ``result`` is P x Q, or H x W for the input gradient."""
+    """Cost by tile size, 0 standing for plain sums, by the `masked` kernel or another one.
+
+    ``result`` is P x Q, or H x W for the input gradient.
+    """
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
     (R, S), parts = taps, -(-taps[0] // 3) * -(-taps[1] // 3)
     rows = packed_rows(M, ROWS)
-    start, packing = prices.plain if not packed else (prices.plain[0], 0)
+    start, packing = _MASKED if masked and not weights else prices.plain
+    packing = 0 if packed else packing
     cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
     copies = _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
     N, (P, Q) = batch(N, result, dilation)

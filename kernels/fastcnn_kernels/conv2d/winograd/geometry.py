@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn_kernels.conv2d.geometry import before_pooling, refuses
+from fastcnn_kernels.conv2d.masked import geometry as masked_geometry
 from fastcnn_kernels.conv2d.winograd import cost
 from fastcnn_kernels.memory import planned
 
@@ -84,13 +85,15 @@ def refuses2(**call):
     return cannot(**call) or _slower(2, **call)
 
 
-def _slower(m, *, out, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
+def _slower(m, **call):
+    """Say why tiles of m x m are not the fastest, or ""; plain sums are masked on no other condition than shapes."""
+    masked = not (masked_geometry.cannot(**call) or masked_geometry.declines(**call))
+    return _dearer(m, masked, **call)
+
+
+def _dearer(m, masked, *, out, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
     K, C, *taps = (out if weight is None else weight).shape
     N, _, *result = (dy if weight is None else out).shape if max_pool == 1 else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
-    return cost.declines(
-        m,
-        cost.costs(
-            weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize, packed is not None, dilation
-        ),
-    )
+    layer = (weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize)
+    return cost.declines(m, cost.costs(*layer, packed is not None, dilation, masked))
