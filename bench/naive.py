@@ -7,7 +7,7 @@ from typing import Any
 
 import fastcnn as fc
 from bench import answers, selection, stored, timing
-from fastcnn.threads import PARALLEL_WORK
+from fastcnn.dispatch import least_parallel
 from fastcnn_kernels.conv2d.cases import Layer
 
 NAIVE = "numpy"
@@ -26,7 +26,7 @@ def measure(layer: Layer, direction: str, dtype: str, rounds: int) -> dict[str, 
     rows = list({row.backend: row for row in reversed(selection.rows_of(case, dtype))}.values())[::-1]
     calls = {}
     for row in rows:
-        threads = fc.get_num_threads() if case.flops >= PARALLEL_WORK[row.backend] else 1  # as dispatch has it
+        threads = fc.get_num_threads() if case.flops >= least_parallel(row) else 1  # as dispatch has it
         problem.check(row, threads)
         calls[row.backend] = partial(row.load, **problem.arguments, num_threads=threads)
     nbytes = case.nbytes(problem.arguments["out"].itemsize)

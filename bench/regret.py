@@ -13,7 +13,6 @@ import numpy as np
 import fastcnn as fc
 from bench import selection, stored, timing
 from fastcnn import dispatch
-from fastcnn.threads import PARALLEL_WORK
 from fastcnn_kernels.conv2d.cases import Layer
 
 #: The target: geometric mean over all layers.
@@ -39,7 +38,7 @@ def measure(layer: Layer, direction: str, rounds: int) -> dict[str, Any] | None:
     if kernel is None:
         return None
     most = fc.get_num_threads()
-    pick = f"{kernel.name} on {most if case.flops >= PARALLEL_WORK[kernel.backend] else 1}"
+    pick = f"{kernel.name} on {most if case.flops >= dispatch.least_parallel(kernel) else 1}"
     ways = {
         f"{row.name} on {n}": partial(row.load, **arguments, num_threads=n)
         for row in dispatch.candidates(case.op, "auto", arguments)

@@ -131,7 +131,7 @@ def _stack(value: np.ndarray, batch: checks.Shape, name: str) -> tuple[np.ndarra
 
 
 def _product(
-    a: np.ndarray, b: np.ndarray, batch: checks.Shape, result: np.ndarray, bias: np.ndarray | None, names: str
+    a: np.ndarray, b: np.ndarray, batch: checks.Shape, result: np.ndarray, bias: np.ndarray | None, names: tuple[str, str]
 ) -> list[Step]:
     """Steps that fill `result` with ``a @ b + bias``; a and b have at least two dimensions."""
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -140,16 +140,20 @@ def _product(
     if inner == 0:
         result[...] = 0 if bias is None else bias
         return []
-    a_name, b_name = names.split()
-    a, transpose_a = _stack(a, batch, a_name)
-    b, transpose_b = _stack(b, batch, b_name)
+    a_name, b_name = names
+    if a.ndim == b.ndim == 2:
+        (a, transpose_a), (b, transpose_b) = _matrices(a, a_name), _matrices(b, b_name)
+        a, b = a[None], b[None]
+    else:
+        a, transpose_a = _stack(a, batch, a_name)
+        b, transpose_b = _stack(b, batch, b_name)
     out = result.reshape(-1, rows, columns)
     work = 2 * out.size * inner
     if len(b) == 1 and len(a) > 1 and not transpose_a:
         # One matrix for the whole batch: its rows are the rows of one tall matrix.
         a, out = a.reshape(1, -1, inner), out.reshape(1, -1, columns)
     call = {"a": a, "b": b, "bias": bias, "out": out, "transpose_a": transpose_a, "transpose_b": transpose_b}
-    return [("matmul", work, call, None)]
+    return [("matmul", work, call, (a.shape, b.shape, transpose_a, transpose_b, bias is None))]
 
 
 def matmul(a, b, out) -> Plan:
@@ -162,7 +166,7 @@ def matmul(a, b, out) -> Plan:
         a = a[None, :]
     if b.ndim == 1:
         b = b[:, None]
-    return _product(a, b, batch, result, None, "a b"), result
+    return _product(a, b, batch, result, None, ("a", "b")), result
 
 
 def linear(x, weight, bias, out) -> Plan:
@@ -174,7 +178,7 @@ def linear(x, weight, bias, out) -> Plan:
     result = output(out, shape, x, weight, bias)
     if bias is not None:
         bias = ready(bias, "bias")
-    return _product(_rows(x), ready(weight, "weight").T, (), result, bias, "x weight"), result
+    return _product(_rows(x), ready(weight, "weight").T, (), result, bias, ("x", "weight")), result
 
 
 def _rows(value: np.ndarray) -> np.ndarray:
@@ -195,9 +199,9 @@ def linear_backward(dy, x, weight, output_mask) -> Gradients:
     rows = ready(_rows(dy), "dy")
     steps: list[Step] = []
     if dx is not None:
-        steps += _product(rows, weight, (), dx, None, "dy weight")
+        steps += _product(rows, weight, (), dx, None, ("dy", "weight"))
     if dw is not None:
-        steps += _product(rows.T, _rows(x), (), dw, None, "dy x")
+        steps += _product(rows.T, _rows(x), (), dw, None, ("dy", "x"))
     if db is not None:
         if dy.size == 0:
             _zeroed(db)

@@ -131,11 +131,16 @@ def _known(step: Step, choice: str, algorithm: str) -> Chosen:
     pick = _pick(op, choice, call) if algorithm == "auto" else None
     if len(_kernels) >= REMEMBERED:
         _kernels.clear()
-    parallel_work: float = threads.PARALLEL_WORK[kernel.backend]
+    parallel_work: float = least_parallel(kernel)
     if pick is not None:
         parallel_work = inf if pick.threads == 1 else 0
     chosen = _kernels[known] = Chosen(*kernel.load_parts(), parallel_work)
     return chosen
+
+
+def least_parallel(kernel: table.Kernel) -> int:
+    """Operations from which on a kernel runs on several threads, unless it was measured otherwise."""
+    return max(threads.PARALLEL_WORK[kernel.backend], kernel.serial_work)
 
 
 @cache

@@ -5,11 +5,14 @@ import pytest
 
 import fastcnn as fc
 from fastcnn_kernels import cpu
+from fastcnn_kernels.conv2d import blocking as general
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.gemm.skinny import blocking as skinny
 
 V4 = "x86-64-v4"
+#: Rows of the large matrix that outer products ask for.
+MANY = skinny.MANY_ROWS_OF_OUTER
 #: Columns of a stream, and length of the sums of as many dot products as there may be rows.
 WIDE, LONG = skinny.COLUMNS_OF_STREAM, skinny.FEW_ROWS_OF_DOTS * skinny.LENGTH_PER_ROW
 
@@ -83,6 +86,9 @@ def test_masked_forward_over_memory():
 @pytest.mark.parametrize(
     ("C", "K", "size", "expected"),
     [
+        (general.MANY_CHANNELS, 9, 91, "general"),  # 8281 pixels
+        (general.MANY_CHANNELS, 9, 90, "masked"),
+        (general.MANY_CHANNELS - 1, 9, 91, "masked"),
         (900, masked.LARGEST_GRADIENT // 900, 43, "masked"),
         (900, masked.LARGEST_GRADIENT // 900 + 1, 44, "general"),
         (40, 50, 10, "masked"),  # 100 pixels for 2000 sums
@@ -103,7 +109,14 @@ def test_masked_weight_gradient(C, K, size, expected):
     ],
 )
 def test_direct_forward(C, K, taps, groups, expected):
-    assert kernels(C, K, 19, taps, groups, stride=2)[0] == expected
+    assert kernels(C, K, 19, taps, groups, padding=max(1, taps - 1))[0] == expected  # no masks: longer rows
+
+
+def test_direct_strided_forward():
+    most = direct.SHORT_STRIDED_SUM // 9
+    assert kernels(most, 64, 19, 3, stride=2)[0] == "direct"
+    assert kernels(most + 1, 64, 19, 3, stride=2)[0] == "general"
+    assert kernels(most, 64, 19, 3, padding=2)[0] == "general"
 
 
 def test_input_gradient_counts_the_channels_of_its_result():
@@ -147,11 +160,19 @@ def test_reason_is_given():
         (skinny.FEW_ROWS_OF_STREAM, 9, WIDE, False, False, "skinny"),
         (skinny.FEW_ROWS_OF_STREAM + 1, 9, WIDE, False, False, ""),
         (skinny.FEW_ROWS_OF_STREAM, 9, WIDE - 1, False, False, ""),
-        (skinny.FEW_ROWS_OF_DOTS, LONG, 200, False, True, "skinny"),
+        (skinny.FEW_ROWS_OF_DOTS, LONG, MANY - 1, False, True, "skinny"),
         (skinny.FEW_ROWS_OF_DOTS + 1, LONG + 99, 200, False, True, ""),
-        (skinny.FEW_ROWS_OF_DOTS, LONG - 1, 200, False, True, ""),
-        (200, LONG, skinny.FEW_ROWS_OF_DOTS, False, False, "skinny"),
-        (200, LONG - 1, skinny.FEW_ROWS_OF_DOTS, False, False, ""),
+        (skinny.FEW_ROWS_OF_DOTS, LONG - 1, MANY - 1, False, True, ""),
+        (MANY - 1, LONG, skinny.FEW_ROWS_OF_DOTS, False, False, "skinny"),
+        (MANY - 1, LONG - 1, skinny.FEW_ROWS_OF_DOTS, False, False, ""),
+        (skinny.MOST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY, False, True, "skinny"),
+        (skinny.MOST_ROWS_OF_OUTER + 1, skinny.LENGTH_OF_OUTER, MANY, False, True, ""),
+        (skinny.MOST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER - 1, MANY, False, True, ""),
+        (skinny.MOST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY - 1, False, True, ""),
+        (skinny.FEWEST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY, False, True, "skinny"),
+        (skinny.FEWEST_ROWS_OF_OUTER - 1, skinny.LENGTH_OF_OUTER, MANY, False, True, ""),
+        (MANY, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
+        (MANY, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
         (200, LONG, 1, True, False, ""),  # the large one lies across the sum
     ],
 )

@@ -60,6 +60,8 @@ class Kernel:
         another one is faster.
     cannot : callable
         The part of `refuses` that is no matter of speed: what this kernel would get wrong.
+    serial_work : int
+        Operations of a call below which one thread is the faster one on any backend.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Kernel:
     tile: tuple[int, ...] = ()
     refuses: Callable[..., str] = takes_everything
     cannot: Callable[..., str] = takes_everything
+    serial_work: int = 0
 
     @property
     def load(self) -> Callable[..., None]:
@@ -125,6 +128,7 @@ class Family(NamedTuple):
     cannot: Callable[..., str] = takes_everything
     algorithm: str = "direct"
     tile: tuple[int, ...] = ()
+    serial_work: int = 0
 
 
 def _winograd(m: int) -> Family:
@@ -136,7 +140,7 @@ def _winograd(m: int) -> Family:
 #: Families of an op in order of preference.
 _MATMUL = [
     Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry")),
-    Family("", "gemm"),
+    Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
 _DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
@@ -168,6 +172,7 @@ def _rows(op: str, families: list[Family]) -> list[Kernel]:
             tile=family.tile,
             refuses=family.refuses,
             cannot=family.cannot,
+            serial_work=family.serial_work,
         )
         for backend in ("cython", "numba")
         for family in families

@@ -7,6 +7,17 @@ WEIGHT_TASKS = 8
 FEWEST_PIXELS = 512
 
 
+#: Channels of a single tap from which on packing pays, given as many pixels: dy is packed once for all of them.
+MANY_CHANNELS, MANY_PIXELS = 128, 8192
+
+
+def shared_packing(L: int, taps: int, pixels: int) -> str:
+    """Why the packed weight gradient is faster than dot products over unpacked pixels, or ""."""
+    if taps > 1 or L < MANY_CHANNELS or pixels < MANY_PIXELS:
+        return ""
+    return f"{L} channels over {pixels} pixels share each packed value: packing pays"
+
+
 def pixel_chunks(column_panels: int, pixels: int) -> int:
     """Chunks of the sum over pixels in the weight gradient, from the shape alone."""
     return max(1, min(-(-WEIGHT_TASKS // column_panels), pixels // FEWEST_PIXELS))

@@ -33,6 +33,11 @@ EDGES = [
     matmul("columns past one block", "edge", 9, 530, 12, transpose_a=True, transpose_b=True),
     matmul("batch", "edge", 7, 9, 11, Z=5),
     matmul("batch with a shared operand", "edge", 7, 9, 11, Z=5, shared=True, bias=True),
+    matmul("outer products, whole tiles", "edge", 17, 96, 48, transpose_b=True),
+    matmul("outer products, a tile that overlaps", "edge", 64, 101, 49, transpose_b=True, bias=True),
+    matmul("outer products with the columns", "edge", 97, 40, 50, bias=True),
+    matmul("outer products of a batch", "edge", 33, 98, 48, Z=3, transpose_b=True, bias=True),
+    matmul("outer products of a shared operand", "edge", 20, 97, 51, Z=3, shared=True, transpose_b=True),
 ]
 
 #: Forward and both gradients of the essay's and LeNet-5's dense layers, then squares.

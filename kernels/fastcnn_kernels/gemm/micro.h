@@ -46,6 +46,13 @@
 #define DOT_ROWS 2
 #endif
 #define DOT_COLUMNS 6
+/* Outer products: rows, each element broadcast where it lies, by vectors of the packed operand. */
+#define OUTER_ROWS 6
+#if MR > 6
+#define OUTER_VECTORS 4
+#else
+#define OUTER_VECTORS 2
+#endif
 #define DOT_COLUMNS_OF_ONE_ROW 12
 #define NR_F32 (2 * VECTOR_BYTES / 4)
 #define NR_F64 (2 * VECTOR_BYTES / 8)

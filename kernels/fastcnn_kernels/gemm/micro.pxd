@@ -5,6 +5,8 @@ from libc.stdint cimport uint16_t
 cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int MR
     const int WIDE_ROWS
+    const int OUTER_ROWS
+    const int OUTER_VECTORS
     const int DOT_ROWS
     const int DOT_COLUMNS
     const int DOT_COLUMNS_OF_ONE_ROW
@@ -58,6 +60,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void direct_f64(
         int mr, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset, const double* bias,
         double* tile
+    )
+    void outer_f32(
+        int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile
+    )
+    void outer_f64(
+        int vectors, Py_ssize_t L, const double* many, Py_ssize_t step, const double* few, double* tile
     )
     void dot_f32(
         int rows, int columns, Py_ssize_t n, const float* a, Py_ssize_t a_step, const float* b,
@@ -196,6 +204,16 @@ cdef inline void direct(
         direct_f32(mr, L, a, source, offset, bias, tile)
     else:
         direct_f64(mr, L, a, source, offset, bias, tile)
+
+
+cdef inline void outer(
+    int vectors, Py_ssize_t L, const real* many, Py_ssize_t step, const real* few, real* tile
+) noexcept nogil:
+    """tile[OUTER_ROWS, vectors] = many . few, element by element of `many`, whose rows are `step` apart."""
+    if real is float:
+        outer_f32(vectors, L, many, step, few, tile)
+    else:
+        outer_f64(vectors, L, many, step, few, tile)
 
 
 cdef inline void dot(

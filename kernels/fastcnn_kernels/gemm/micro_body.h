@@ -148,6 +148,33 @@ static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source,
 #undef CASE
 }
 
+/* tile[OUTER_ROWS, vectors * VL] = many . few: row i of `many` lies at i * step, row l of `few` is vectors * VL long. */
+INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few,
+                             REAL *tile) {
+    NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
+    UNROLL for (int i = 0; i < OUTER_ROWS; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
+    for (ptrdiff_t l = 0; l < L; l++, few += vectors * VL) {
+        NAME(vec) b[OUTER_VECTORS];
+        UNROLL for (int j = 0; j < vectors; j++) b[j] = NAME(load)(few + j * VL);
+        UNROLL for (int i = 0; i < OUTER_ROWS; i++)
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += many[i * step + l] * b[j];
+    }
+    UNROLL for (int i = 0; i < OUTER_ROWS; i++)
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+}
+
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile) {
+#define CASE(n) case n: NAME(outer_rows)(n, L, many, step, few, tile); break;
+    switch (vectors) {
+        CASE(1) CASE(2)
+#if OUTER_VECTORS > 2
+        CASE(3) CASE(4)
+#endif
+    }
+#undef CASE
+}
+
 /* c[mr, vectors * VL] = bias + sum over channels and taps of a source, read where it lies: vector j of tap t at
  * source + channel * channel_step + offset[t] + j * VL, in the lanes of masks[j][t]. masks[j][taps] has those of c. */
 INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a,
@@ -303,6 +330,16 @@ static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source,
         for (int j = 0; j < width; j++) {
             REAL sum = bias ? bias[i] : 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * source[offset[l] + j];
+            tile[i * width + j] = sum;
+        }
+}
+
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile) {
+    const int width = vectors * VECTOR_BYTES / (int)sizeof(REAL);
+    for (int i = 0; i < OUTER_ROWS; i++)
+        for (int j = 0; j < width; j++) {
+            REAL sum = 0;
+            for (ptrdiff_t l = 0; l < L; l++) sum += many[i * step + l] * few[l * width + j];
             tile[i * width + j] = sum;
         }
 }

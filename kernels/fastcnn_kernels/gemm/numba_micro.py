@@ -36,6 +36,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
 #: Rows up to which a direct tile is four vectors wide, and the tile of dot products (as in micro.h).
 WIDE_ROWS, DOT_ROWS = (6, 4) if MR > 6 else (2, 2)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
+OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
 LINE_BYTES = 64
@@ -102,6 +103,27 @@ def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bia
         return results
 
     results = emit_loop(builder, L, 1, [first[i] for i, _ in tiles], body)
+    for number, result in enumerate(results):
+        store(builder, result, tile, intp(number * VL))
+
+
+def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile):
+    """`outer` for one number of vectors."""
+    intp, VL = L.type, vector_type.count
+    tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
+    starts = [builder.mul(step, intp(i)) for i in range(OUTER_ROWS)]
+
+    def body(index, totals):
+        row = builder.mul(index, intp(vectors * VL))
+        columns = [load(builder, few, vector_type, builder.add(row, intp(j * VL))) for j in range(vectors)]
+        results = []
+        for (i, j), total in zip(tiles, totals, strict=True):
+            if j == 0:
+                left = broadcast_load(builder, many, builder.add(starts[i], index), vector_type)
+            results.append(multiply_add(builder, left, columns[j], total))
+        return results
+
+    results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
     for number, result in enumerate(results):
         store(builder, result, tile, intp(number * VL))
 
@@ -267,6 +289,17 @@ def _masked_code(typing_context, mr, channels, taps, a, source, channel_step, of
     return types.void(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc), generate
 
 
+@intrinsic
+def _outer_code(typing_context, vectors, L, many, step, few, tile):
+    def generate(context, builder, signature, arguments):
+        vector_type = vector_type_of(context, signature.args[2])
+        cases = [(n, partial(_emit_outer, builder, n, vector_type, *arguments[1:])) for n in range(1, OUTER_VECTORS + 1)]
+        emit_switch(builder, arguments[0], cases)
+        return context.get_dummy_value()
+
+    return types.void(vectors, L, many, step, few, tile), generate
+
+
 def _dot_tiles():
     """Tiles of dot products that have code: (rows, columns)."""
     for rows in range(1, DOT_ROWS + 1):
@@ -313,6 +346,10 @@ def _direct(mr, L, a, source, offset, bias, has_bias, tile):
     _direct_code(mr, L, a, source, offset, bias, has_bias, tile)
 
 
+def _outer(vectors, L, many, step, few, tile):
+    _outer_code(vectors, L, many, step, few, tile)
+
+
 def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
     _dot_code(rows, columns, n, a, a_step, b, offset, sums, sums_step)
 
@@ -353,6 +390,17 @@ def direct(typing_context, mr, L, a, a_start, source, source_start, offset, offs
         return emit_call(context, builder, _direct, (intp, intp, a, source, offset, bias, boolean, tile), arguments)
 
     return types.void(intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+
+
+@intrinsic
+def outer(typing_context, vectors, L, many, many_start, step, few, few_start, tile, tile_start):
+    """tile[OUTER_ROWS, vectors] = many . few, element by element of `many`, whose rows are `step` apart."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        return emit_call(context, builder, _outer, (intp, intp, many, intp, few, tile), arguments)
+
+    return types.void(intp, intp, many, intp, intp, few, intp, tile, intp), generate
 
 
 @intrinsic

@@ -1,5 +1,7 @@
 """Block sizes and limits of the direct kernels, each with its reason."""
 
+from fastcnn_kernels.conv2d.blocking import shared_packing
+
 #: The padded planes of a task, and the rows of dy beside them, stay in L2 with room for the output passing through.
 L2_BYTES_FOR_PLANES = 256 * 1024
 #: A layer makes at least this many tasks if it has the rows; fixed, as chunks of the weight gradient decide rounding.
@@ -46,8 +48,10 @@ FEWEST_PIXELS_PER_SUM = 0.4
 SHORT_LENGTH, FEWEST_PIXELS_PER_SHORT_SUM = 32, 1
 
 
-def declines_weight_gradient(M: int, L: int, pixels: int, groups: int) -> str:
+def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int) -> str:
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
+    if shared := shared_packing(L, taps, pixels):
+        return shared
     if groups > 1 or (L <= SHORT_LENGTH and pixels >= FEWEST_PIXELS_PER_SHORT_SUM * M * L):
         return ""
     if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS_PER_SUM * M * L:

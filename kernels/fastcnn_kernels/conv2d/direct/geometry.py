@@ -170,10 +170,11 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, ma
         out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy, max_pool=max_pool
     ):
         return sparse
+    R, S = (out if weight is None else weight).shape[2:]
     if weight is None:  # the weight gradient: M x L dot products over the pixels
         M, L, pixels = dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1]
-        return blocking.declines_weight_gradient(M, L, pixels, groups)
-    K, Cg, R, S = weight.shape
+        return blocking.declines_weight_gradient(M, L, R * S, pixels, groups)
+    K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     products = min(R, stride[0]) * min(S, stride[1]) if x is None else 1
     return blocking.declines_product(M, channels * R * S, products, groups, x is not None and stride != (1, 1))

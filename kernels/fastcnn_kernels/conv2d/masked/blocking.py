@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fastcnn_kernels.conv2d.blocking import shared_packing
 from fastcnn_kernels.memory import planned
 
 #: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
@@ -86,14 +87,12 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
 LARGEST_GRADIENT = 36_000
 #: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than packing.
 FEWEST_PIXELS_PER_SUM = 0.05
-#: Channels of a single tap from which on packing pays, given as many pixels: dy is packed once for all of them.
-MANY_CHANNELS, MANY_PIXELS = 128, 8192
 
 
 def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int) -> str:
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
-    if taps == 1 and L >= MANY_CHANNELS and pixels >= MANY_PIXELS:
-        return f"{L} channels over {pixels} pixels share each packed value: packing pays"
+    if shared := shared_packing(L, taps, pixels):
+        return shared
     if M * L <= LARGEST_GRADIENT and (groups > 1 or pixels >= FEWEST_PIXELS_PER_SUM * M * L):
         return ""
     return f"{M} x {L} dot products over {pixels} pixels: packing pays"

@@ -3,6 +3,9 @@
 #: Rows up to which dot products with the unpacked matrix beat packing it: a packed element then meets few panels.
 #: Adding up the lanes of a sum costs as much as 24 elements of it for each row, so sums have to be that long.
 FEW_ROWS_OF_DOTS, LENGTH_PER_ROW = 64, 24
+#: Rows from and up to which outer products with the unpacked matrix, broadcast element by element, beat dot products
+#: and packing it, if it has so many rows and the sums are long enough to make up for storing them transposed.
+FEWEST_ROWS_OF_OUTER, MOST_ROWS_OF_OUTER, MANY_ROWS_OF_OUTER, LENGTH_OF_OUTER = 17, 64, 96, 48
 #: Rows up to which streaming the unpacked matrix beats packing it: beyond, its sums pass through L2 once per block.
 #: Below so many columns a row of it is too short a stretch to read.
 FEW_ROWS_OF_STREAM, COLUMNS_OF_STREAM = 14, 256
@@ -14,6 +17,12 @@ STREAM_ROWS = 16
 def dots_pay(rows: int, L: int) -> bool:
     """Whether tiles of dot products are the faster way to multiply so many rows."""
     return rows <= FEW_ROWS_OF_DOTS and rows * LENGTH_PER_ROW <= L
+
+
+def outer_pays(rows: int, many: int, L: int) -> bool:
+    """Whether outer products are the faster way to multiply so many rows by `many` others."""
+    fits = FEWEST_ROWS_OF_OUTER <= rows <= MOST_ROWS_OF_OUTER
+    return fits and many >= MANY_ROWS_OF_OUTER and L >= LENGTH_OF_OUTER
 
 
 def stream_pays(rows: int, columns: int) -> bool:

@@ -3,6 +3,9 @@
 Dots, where the rows of the large matrix run along the sum: a tile of rows x columns dot products at a time, in the
 lanes of one vector each, as in the weight gradient of ``conv2d/direct``.
 
+Outer, where they run along the sum as well and there are more of the few: a tile of OUTER_ROWS rows of the large
+matrix, element by element, meets vectors of the few, which are packed with their rows side by side.
+
 Stream, where they run along the result: STREAM_ROWS of them are read side by side from left to right and multiplied
 into the results, which stay in cache:
 
@@ -13,8 +16,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, copy_run, dot, even_tile, micro, pack_rows, panel_rows,
-    panel_width, real
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile, micro,
+    outer, pack_rows, panel_rows, panel_width, real, transpose
 )
 
 from fastcnn_kernels.gemm.skinny import blocking, geometry
@@ -54,6 +57,66 @@ cdef void dot_columns(
                     if bias != NULL:
                         total += bias[(row + i) * table[8] + (first + j) * table[9]]
                     out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+
+
+cdef Py_ssize_t outer_width(Py_ssize_t F, Py_ssize_t VL) noexcept nogil:
+    """Lanes of the vectors that the few rows are packed into side by side, in as few groups as hold them."""
+    return even_tile((F + VL - 1) // VL, OUTER_VECTORS) * VL
+
+
+cdef void pack_side_by_side(
+    const real* few, real* packed, Py_ssize_t F, Py_ssize_t L, Py_ssize_t width
+) noexcept nogil:
+    """Pack the few rows as columns, in groups of `width`."""
+    cdef Py_ssize_t first = 0
+    while first < F:
+        transpose(few + first * L, L, NULL, min(width, F - first), L, packed + first * L, width, width)
+        first += width
+
+
+cdef void outer_rows(
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, real* scratch,
+    Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j].
+
+    The last tile begins early enough to be whole, and stores what is its own. Each worker packs the few rows for
+    itself, which takes less time than fetching them from another core.
+    """
+    cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
+    cdef Py_ssize_t width = outer_width(F, VL), groups = (F + width - 1) // width
+    cdef Py_ssize_t tiles = (K + OUTER_ROWS - 1) // OUTER_ROWS, task, z, first, start, group, count, rows, i, j
+    cdef Py_ssize_t packed_z = -1
+    cdef real* tile = scratch
+    cdef real* packed = scratch + OUTER_ROWS * OUTER_VECTORS * VL
+    cdef real* row
+    cdef real* target
+    for task in range(Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers):
+        z = task // tiles
+        if packed_z < 0 or (z > packed_z and table[4] > 0):
+            pack_side_by_side(few + z * table[4], packed, F, L, width)
+            packed_z = z
+        first = task % tiles * OUTER_ROWS
+        start = min(first, K - OUTER_ROWS)
+        rows = min(OUTER_ROWS, K - first)
+        for group in range(groups):
+            count = min(width, F - group * width)
+            outer(<int>(width // VL), L, many + z * table[5] + start * L, L, packed + group * width * L, tile)
+            row = tile + (first - start) * width
+            target = out + z * F * K + group * width * table[6] + first * table[7]
+            if bias != NULL:
+                for j in range(rows):
+                    if table[8] == 0:
+                        for i in range(width):
+                            row[j * width + i] += bias[first + j]
+                    else:
+                        for i in range(count):
+                            row[j * width + i] += bias[group * width + i]
+            if table[6] == 1:
+                for j in range(rows):
+                    copy_run(target + j * table[7], row + j * width, count)
+            else:
+                transpose(row, width, NULL, rows, count, target, table[6], rows)
 
 
 cdef void multiply_edge(
@@ -140,6 +203,27 @@ cdef int run_dots(plan, few, many, bias, real* out, int num_threads) except -1:
         )
 
 
+cdef int run_outer(plan, few, many, bias, real* out, int num_threads) except -1:
+    """Run a `geometry.Plan` of outer products."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const real* few_start = <const real*>address(few)
+    cdef const real* many_start = <const real*>address(many)
+    cdef const real* bias_start = <const real*>address(bias)
+    cdef Py_ssize_t F = table[1], L = table[3], VL = panel_width(out) // 2, worker
+    cdef Py_ssize_t width = outer_width(F, VL)
+    cdef Py_ssize_t scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + (F + width - 1) // width * width * L
+    workspace = empty(num_threads * scratch_step, few.dtype)
+    cdef real* scratch = <real*>address(workspace)
+    if num_threads == 1:
+        with nogil:
+            outer_rows(few_start, many_start, bias_start, out, table, scratch, 0, 1)
+        return 0
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        outer_rows(
+            few_start, many_start, bias_start, out, table, scratch + worker * scratch_step, worker, num_threads
+        )
+
+
 cdef void pack_few(
     const real* few, real* packed, Py_ssize_t Z, Py_ssize_t F, Py_ssize_t L, const Py_ssize_t* along
 ) noexcept nogil:
@@ -181,8 +265,10 @@ cdef int run_stream(plan, few, many, bias, real* out, int num_threads) except -1
 
 cdef int run_form(plan, few, many, bias, real* out, int num_threads) except -1:
     """Run a `geometry.Plan`."""
-    if plan.dots:
+    if plan.form == "dots":
         run_dots(plan, few, many, bias, out, num_threads)
+    elif plan.form == "outer":
+        run_outer(plan, few, many, bias, out, num_threads)
     else:
         run_stream(plan, few, many, bias, out, num_threads)
 

@@ -16,19 +16,21 @@ class Plan(NamedTuple):
     """One product ``out[i, j] = few[i] . many[j]``, i of few, j of many."""
 
     swapped: bool  # few is b, many is a
-    dots: bool  # the rows of `many` run along the sum: (1 or Z, K, L); else (1 or Z, L, K)
+    form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
     table: np.ndarray  # Z, F, K, L, steps of few and many per z, of out per i and j, of bias per i and j
     offset: np.ndarray  # dots: of neighbouring rows of `many`; else (L,) 0, 1, ..
 
 
 def _forms(M, N, L, transpose_a, transpose_b):
-    """Ways to see the product: (whether it pays, few is b, dots), the better one first."""
+    """Ways to see the product: (whether it pays, few is b, form), the better one first."""
     if transpose_b:
-        yield blocking.dots_pay(M, L), False, True
+        yield blocking.outer_pays(M, N, L), False, "outer"
+        yield blocking.dots_pay(M, L), False, "dots"
     if not transpose_a:
-        yield blocking.dots_pay(N, L), True, True
+        yield blocking.outer_pays(N, M, L), True, "outer"
+        yield blocking.dots_pay(N, L), True, "dots"
     if not transpose_b:
-        yield blocking.stream_pays(M, N), False, False
+        yield blocking.stream_pays(M, N), False, "stream"
 
 
 @planned
@@ -36,14 +38,14 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
     """Arrange a call."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
     forms = list(_forms(M, N, L, transpose_a, transpose_b))
-    _, swapped, dots = next((form for form in forms if form[0]), forms[0])
+    _, swapped, form = next((form for form in forms if form[0]), forms[-1])
     (ZF, ZK), (F, K) = (b_shape[0], a_shape[0])[:: 1 if swapped else -1], (N, M) if swapped else (M, N)
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
         *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
     )  # fmt: skip
-    offset = np.arange(TILE_COLUMNS, dtype=np.intp) * L if dots else along(L, 1)
-    return Plan(swapped, dots, np.array(table, np.intp), offset)
+    offset = np.arange(TILE_COLUMNS, dtype=np.intp) * L if form == "dots" else along(L, 1)
+    return Plan(swapped, form, np.array(table, np.intp), offset)
 
 
 def operands(plan, a, b, transpose_a, transpose_b):

@@ -7,6 +7,7 @@ start index stand for a C pointer.
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
+    transpose,
 )
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
@@ -17,8 +18,11 @@ from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
+    OUTER_ROWS,
+    OUTER_VECTORS,
     dot,
     micro,
+    outer,
 )
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
@@ -54,6 +58,60 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
                     if has_bias:
                         total += bias[(row + i) * table[8] + (first + j) * table[9]]
                     out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+
+
+@compiled
+def outer_width(F, VL):
+    """Lanes of the vectors that the few rows are packed into side by side, in as few groups as hold them."""
+    return even_tile((F + VL - 1) // VL, OUTER_VECTORS) * VL
+
+
+@compiled
+def pack_side_by_side(few, few_start, packed, packed_start, F, L, width, no_offset):
+    """Pack the few rows as columns, in groups of `width`."""
+    for first in range(0, F, width):
+        transpose(
+            few, few_start + first * L, L, no_offset, 0, False, min(width, F - first), L, packed,
+            packed_start + first * L, width, width,
+        )  # fmt: skip
+
+
+@threaded
+def outer_rows(few, many, bias, has_bias, out, table, scratch, scratch_step, no_offset, worker, workers):
+    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j].
+
+    The last tile begins early enough to be whole, and stores what is its own. Each worker packs the few rows for
+    itself, which takes less time than fetching them from another core.
+    """
+    Z, F, K, L, VL = table[0], table[1], table[2], table[3], panel_width(few) // 2
+    width = outer_width(F, VL)
+    groups, tiles = (F + width - 1) // width, (K + OUTER_ROWS - 1) // OUTER_ROWS
+    packed_z = -1
+    tile = worker * scratch_step
+    packed = tile + OUTER_ROWS * OUTER_VECTORS * VL
+    for task in range(Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers):
+        z = task // tiles
+        if packed_z < 0 or (z > packed_z and table[4] > 0):
+            pack_side_by_side(few, z * table[4], scratch, packed, F, L, width, no_offset)
+            packed_z = z
+        first = task % tiles * OUTER_ROWS
+        start = min(first, K - OUTER_ROWS)
+        rows = min(OUTER_ROWS, K - first)
+        for group in range(groups):
+            count = min(width, F - group * width)
+            left = packed + group * width * L
+            outer(width // VL, L, many, z * table[5] + start * L, L, scratch, left, scratch, tile)
+            row = tile + (first - start) * width
+            target = z * F * K + group * width * table[6] + first * table[7]
+            if has_bias:
+                for j in range(rows):
+                    for i in range(count):
+                        scratch[row + j * width + i] += bias[(group * width + i) * table[8] + (first + j) * table[9]]
+            if table[6] == 1:
+                for j in range(rows):
+                    copy_run(out, target + j * table[7], scratch, row + j * width, count)
+            else:
+                transpose(scratch, row, width, no_offset, 0, False, rows, count, out, target, table[6], rows)
 
 
 @compiled
@@ -124,6 +182,18 @@ def run_dots(plan, few, many, bias, out, num_threads):
     )  # fmt: skip
 
 
+def run_outer(plan, few, many, bias, out, num_threads):
+    """Run a `geometry.Plan` of outer products."""
+    (_, F, L), VL = few.shape, VECTOR_BYTES // out.itemsize
+    width = outer_width(F, VL)
+    scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + -(-F // width) * width * L
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    outer_rows(
+        num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
+        plan.table, scratch, scratch_step, plan.offset,
+    )  # fmt: skip
+
+
 @compiled
 def pack_few(few, packed, Z, F, L, along):
     """Pack all panels of the few rows."""
@@ -150,7 +220,8 @@ def run_stream(plan, few, many, bias, out, num_threads):
 
 def run_form(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan`."""
-    (run_dots if plan.dots else run_stream)(plan, few, many, bias, out, num_threads)
+    run = {"dots": run_dots, "outer": run_outer, "stream": run_stream}[plan.form]
+    run(plan, few, many, bias, out, num_threads)
 
 
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
