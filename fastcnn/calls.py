@@ -22,7 +22,7 @@ Gradients = tuple[list[Step], tuple[np.ndarray | None, np.ndarray | None, np.nda
 def _conv2d_arguments(x, weight, stride, padding, dilation, groups):
     x, weight = array(x, "x"), array(weight, "weight")
     check_dtype(weight, "weight", x, "x")
-    plain = type(stride) is int and type(padding) is int and type(dilation) is int and type(groups) is int
+    plain = _plain(stride) and _plain(padding) and _plain(dilation) and type(groups) is int
     geometry_of = _known_geometry if plain else _geometry
     return x, weight, geometry_of(x.shape, weight.shape, stride, padding, dilation, groups)
 
@@ -38,7 +38,17 @@ def _geometry(x_shape, weight_shape, stride, padding, dilation, groups):
     )
 
 
-#: Options that are plain integers are looked up as they come: a cache cannot tell 1 from True inside a tuple.
+def _plain(option: Any) -> bool:
+    """Whether an option is made of nothing but integers: a cache cannot tell 1 from True inside a tuple."""
+    if type(option) is tuple:
+        for each in option:
+            if type(each) is not int and not (type(each) is tuple and _plain(each)):
+                return False
+        return True
+    return type(option) is int
+
+
+#: Plain options are looked up as they come.
 _known_geometry = lru_cache(maxsize=4096)(_geometry)
 
 

@@ -8,7 +8,7 @@ FEWEST_PIXELS = 512
 
 
 #: Channels of a single tap from which on packing pays, given as many pixels: dy is packed once for all of them.
-MANY_CHANNELS, MANY_PIXELS = 128, 8192
+MANY_CHANNELS, MANY_PIXELS = 128, 4096
 
 
 def shared_packing(L: int, taps: int, pixels: int) -> str:
