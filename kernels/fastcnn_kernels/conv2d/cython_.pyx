@@ -144,15 +144,16 @@ cdef void store_runs(
 cdef void shifted_gemm(
     const real* source, const real* weight, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
     const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset, int activation, int pool,
-    const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const Py_ssize_t* blocks, Py_ssize_t streams, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
-    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
-    a tile is dense there, else in the scratch. Weights that no other task meets are packed here; `a_packed` is NULL.
+    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time, `streams` of them side by
+    side. Its sums wait in out where a tile is dense there, else in the scratch. Weights that no other task meets are
+    packed here; `a_packed` is NULL.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
@@ -165,12 +166,12 @@ cdef void shifted_gemm(
     cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
     cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel
-    cdef Py_ssize_t step, l0, count
+    cdef Py_ssize_t step, l0, count, part
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
     cdef real* weights = packed + JB * NR * LB
-    cdef real* pooled = weights + (0 if a_packed != NULL else mr * LB)
+    cdef real* pooled = weights + (0 if a_packed != NULL else (mr * LB + NR - 1) // NR * NR)
     cdef real* sums = pooled + NR
     cdef real* c
     cdef const real* a
@@ -190,12 +191,15 @@ cdef void shifted_gemm(
         for step in range((L + LB - 1) // LB):
             l0 = step * LB
             count = min(LB, L - l0)
-            for panel in range(panels):
-                run_start = counts + JB + panel * (3 * NR + 1)
-                pack_runs(
-                    source + g * source_steps[2], packed + panel * NR * count, count, source_offset + l0, counts[panel],
-                    run_start, run_start + NR + 1,
-                )
+            for part in range((count + streams - 1) // streams):
+                part = part * streams
+                for panel in range(panels):
+                    run_start = counts + JB + panel * (3 * NR + 1)
+                    pack_runs(
+                        source + g * source_steps[2], packed + (panel * count + part) * NR,
+                        min(streams, count - part), source_offset + l0 + part, counts[panel], run_start,
+                        run_start + NR + 1,
+                    )
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
                 if a_packed != NULL:
@@ -243,9 +247,9 @@ def run_product(
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
     cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
-    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
+    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1, streams = blocking.streams(LB)
     cdef bint packs = packed is not None or (pixels + NR - 1) // NR > JB
-    cdef Py_ssize_t scratch_step = JB * LB * NR + (0 if packs else mr * LB) + NR + tiles * mr * NR
+    cdef Py_ssize_t scratch_step = (JB * LB + (0 if packs else (mr * LB + NR - 1) // NR) + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
     order = ("plain", mr, M)
     filters, filled = room(packed, order, groups * ((M + mr - 1) // mr) * mr * L if packs else 1, dtype)
@@ -264,8 +268,8 @@ def run_product(
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
             &source[0], &weight[0], &a_packed[0] if packs else NULL, bias_start, &out[0] + out_start, &table[0, 0],
-            &source_offset[0], &weight_offset[0], activation, pool, &blocks[0], &scratch[0], scratch_step, &runs[0],
-            worker, num_threads,
+            &source_offset[0], &weight_offset[0], activation, pool, &blocks[0], streams, &scratch[0],
+            scratch_step, &runs[0], worker, num_threads,
         )
 
 

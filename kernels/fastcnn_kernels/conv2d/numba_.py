@@ -144,14 +144,15 @@ def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
 @threaded
 def shifted_gemm(
     source, weight, a_packed, packs, bias, has_bias, out, out_start, table, source_offset, weight_offset, activation,
-    pool, blocks, scratch, scratch_step, runs, worker, workers,
+    pool, blocks, streams, scratch, scratch_step, runs, worker, workers,
 ):  # fmt: skip
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
-    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time. Its sums wait in out where
-    a tile is dense there, else in the scratch. Weights that no other task meets are packed here, unless `packs`.
+    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time, `streams` of them side by
+    side. Its sums wait in out where a tile is dense there, else in the scratch. Weights that no other task meets are
+    packed here; `packs` is False.
     """
     shape, source_steps, weight_steps, out_steps = table[0], table[1], table[2], table[3]
     P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
@@ -166,7 +167,7 @@ def shifted_gemm(
     counts = worker * JB * (3 * NR + 2)
     packed = worker * scratch_step
     weights = packed + JB * NR * LB
-    pooled = weights + (0 if packs else mr * LB)
+    pooled = weights + (0 if packs else (mr * LB + NR - 1) // NR * NR)
     sums = pooled + NR
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (j_blocks * i_blocks)
@@ -183,12 +184,14 @@ def shifted_gemm(
         for step in range((L + LB - 1) // LB):
             l0 = step * LB
             count = min(LB, L - l0)
-            for panel in range(panels):
-                run_start = counts + JB + panel * (3 * NR + 1)
-                pack_runs(
-                    source, g * source_steps[2], scratch, packed + panel * NR * count, count, source_offset, l0,
-                    runs[counts + panel], runs, run_start, run_start + NR + 1,
-                )  # fmt: skip
+            for part in range(0, count, streams):
+                for panel in range(panels):
+                    run_start = counts + JB + panel * (3 * NR + 1)
+                    pack_runs(
+                        source, g * source_steps[2], scratch, packed + (panel * count + part) * NR,
+                        min(streams, count - part), source_offset, l0 + part, runs[counts + panel], runs, run_start,
+                        run_start + NR + 1,
+                    )  # fmt: skip
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
                 rows = min(mr, M - i)
@@ -239,7 +242,8 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     blocks = product_blocks(groups, M, pixels, L, mr, NR, out.itemsize)
     IB, JB, LB = blocks.tolist()
     packs = packed is not None or -(-pixels // NR) > JB
-    scratch_step = JB * LB * NR + (0 if packs else mr * LB) + NR + (IB * JB if LB < L else 1) * mr * NR
+    tiles = IB * JB if LB < L else 1
+    scratch_step = (JB * LB + (0 if packs else -(-mr * LB // NR)) + 1 + tiles * mr) * NR
     order = ("plain", mr, M)
     a_packed, filled = room(packed, order, groups * -(-M // mr) * mr * L if packs else 1, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
@@ -252,7 +256,7 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     shifted_gemm(
         num_threads, source, weight, a_packed, packs, a_packed if bias is None else bias, bias is not None, out,
         product.out_start, product.table, product.source_offset, product.weight_offset, activation, pool, blocks,
-        scratch, scratch_step, runs,
+        blocking.streams(LB), scratch, scratch_step, runs,
     )  # fmt: skip
 
 

@@ -460,7 +460,6 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
                    : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
 #define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { \
             NAME(vec) v = {0}; \
-            if (l + AHEAD < L) PREFETCH(base[0] + l_offset[l + AHEAD]); \
             body; \
             NAME(store)(target, v); \
         }

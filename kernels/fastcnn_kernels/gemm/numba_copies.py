@@ -11,7 +11,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
-    AHEAD,
     VECTOR_BYTES,
     emit_switch,
     first_lanes,
@@ -217,11 +216,6 @@ def pack_vector(
             with cgutils.for_range(builder, L) as loop:
                 row = builder.gep(source, [builder.load(builder.gep(l_offset, [loop.index]))])
                 value = ir.Constant(vector_type, None)
-                ahead = builder.add(loop.index, intp(AHEAD))
-                with builder.if_then(builder.icmp_signed("<", ahead, L)):
-                    ahead = builder.load(builder.gep(l_offset, [ahead]))
-                    ahead = builder.add(ahead, table[0][0]) if table else ahead
-                    prefetch_line(builder, builder.gep(source, [ahead]), 0)
                 for base, mask in table:
                     value = load_masked(builder, row, vector_type, base, mask, value)
                 if count is None:
