@@ -40,12 +40,10 @@ def _geometry(x_shape, weight_shape, stride, padding, dilation, groups):
 
 def _plain(option: Any) -> bool:
     """Whether an option is made of nothing but integers: a cache cannot tell 1 from True inside a tuple."""
-    if type(option) is tuple:
-        for each in option:
-            if type(each) is not int and not (type(each) is tuple and _plain(each)):
-                return False
-        return True
-    return type(option) is int
+    if type(option) is not tuple:
+        return type(option) is int
+    kinds = {*map(type, option)}
+    return kinds == {int} or (kinds == {tuple} and all(map(_plain, option)))
 
 
 #: Plain options are looked up as they come.
@@ -141,7 +139,12 @@ def _stack(value: np.ndarray, batch: checks.Shape, name: str) -> tuple[np.ndarra
 
 
 def _product(
-    a: np.ndarray, b: np.ndarray, batch: checks.Shape, result: np.ndarray, bias: np.ndarray | None, names: tuple[str, str]
+    a: np.ndarray,
+    b: np.ndarray,
+    batch: checks.Shape,
+    result: np.ndarray,
+    bias: np.ndarray | None,
+    names: tuple[str, str],
 ) -> list[Step]:
     """Steps that fill `result` with ``a @ b + bias``; a and b have at least two dimensions."""
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]

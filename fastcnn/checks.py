@@ -25,8 +25,8 @@ def message(name: str, got: object, expected: str) -> str:
     return f"{name}: got {got}, expected {expected}"
 
 
-def integer(value: Any, name: str, least: int) -> int:
-    """Return `value` as an int of at least `least` and below `OPTION_LIMIT`; a bool is not an integer."""
+def integer(value: Any, name: str, least: int, limit: int = OPTION_LIMIT) -> int:
+    """Return `value` as an int of at least `least` and below `limit`, a power of 2; a bool is not an integer."""
     if type(value) is not int:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError(message(name, f"the bool {value}", "an integer"))
@@ -36,9 +36,20 @@ def integer(value: Any, name: str, least: int) -> int:
             raise TypeError(message(name, f"{short(value)} ({type(value).__name__})", "an integer")) from None
     if value < least:
         raise ValueError(message(name, value, f"at least {least}"))
-    if value >= OPTION_LIMIT:
-        raise OverflowError(message(name, value, "less than 2**31"))
+    if value >= limit:
+        raise OverflowError(message(name, value, f"less than 2**{limit.bit_length() - 1}"))
     return value
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """Return float32 or float64 as NumPy's dtype."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if dtype is None or known not in (np.float32, np.float64):
+        raise TypeError(message("dtype", short(dtype), "float32 or float64"))
+    return known
 
 
 def pair(value: Any, name: str, least: int) -> Pair:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastcnn.checks import OPTION_LIMIT, integer
+from fastcnn.checks import integer
 from fastcnn_kernels import memory
 from fastcnn_kernels.memory import clear_cache, memory_stats
 
@@ -23,8 +23,7 @@ def set_memory_limit(nbytes: Any) -> None:
     ------
     TypeError
         If `nbytes` is not an integer.
-    ValueError
-        If it is negative.
+    ValueError, OverflowError
+        If it is negative, or 2**63 or more.
     """
-    large = type(nbytes) is int and nbytes >= OPTION_LIMIT  # a size is no option of a layer
-    memory.set_memory_limit(nbytes if large else integer(nbytes, "nbytes", 0))
+    memory.set_memory_limit(integer(nbytes, "nbytes", 0, 2**63))

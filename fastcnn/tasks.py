@@ -1,7 +1,8 @@
 """What ``fastcnn train`` does: data, model and defaults of each task, and the files it writes."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn import data, get_backend, graph, plots
+from fastcnn.checks import integer
 from fastcnn.files import save_model
 from fastcnn.models import MODELS, Essay
 from fastcnn.nn import SGD, cosine, one_hot
@@ -81,8 +83,14 @@ def run(
     """
     task = TASKS[name]
     chosen = {key: getattr(task, key) if value is None else value for key, value in options.items()}
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    seed = integer(seed, "seed", 0)
+    with _directory(Path(directory)) as directory:
+        return _run(name, task, directory, seed, progress, chosen)
+
+
+def _run(
+    name: str, task: Task, directory: Path, seed: int, progress: bool, chosen: dict[str, Any]
+) -> tuple[Run, dict[str, Any]]:
     digits = task.load()
     model = MODELS[task.model](chosen["hidden"], rng=seed)
     kernel_before = model.params["K"].copy() if isinstance(model, Essay) else None
@@ -125,6 +133,20 @@ def run(
         written += [files["kernel"], files["graph"]]
     speed = {"seconds": trained.seconds, "images_per_second": trained.images_per_second}
     return trained, facts | speed | {"files": [str(path) for path in written]}
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[Path]:
+    """Make a directory before the work that fills it; if that fails, empty ones that were made do not stay."""
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    except BaseException:
+        for each in made:
+            if not any(each.iterdir()):
+                each.rmdir()
+        raise
 
 
 def _write_history(path: Path, history: list[Row]) -> None:

@@ -162,7 +162,7 @@ def test_info(capsys):
         (["train", "essay", "--batch-size", "0"], "batch_size: got 0"),
         (["train", "essay", "--target-loss", "nan"], "target_loss: got nan"),
         (["train", "essay", "--lr", "5"], "at step"),
-        (["train", "essay", "--seed", "-1"], "non-negative"),
+        (["train", "essay", "--seed", "-1"], "seed: got -1"),
         (["predict", "absent.safetensors", "x.png"], "absent.safetensors: No such file"),
         (["predict", "{model}", "absent.png"], "absent.png: No such file"),
         (["predict", "{model}", "{model}"], "not an image"),
@@ -183,6 +183,7 @@ def test_errors_are_one_line_and_exit_2(argv, text, tmp_path, monkeypatch, capsy
     assert err.count("\n") == 1
     assert err.startswith("fastcnn: error: ")
     assert text in err
+    assert {path.name for path in tmp_path.iterdir()} == {"m.safetensors", "whole.png", "cut.png"}  # no empty folder
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,18 @@ def test_size_classes_waste_an_eighth_at_most(nbytes):
 def test_bad_limit(bad, error):
     with pytest.raises(error, match="nbytes: got"):
         fc.set_memory_limit(bad)
-    fc.set_memory_limit(2**40)
+    fc.set_memory_limit(np.int64(2**40))
+    assert fc.memory_stats()["limit_bytes"] == 2**40
+
+
+@pytest.mark.parametrize("limit", [0, memory.DEFAULT_LIMIT])
+def test_large_arrays_begin_at_a_cache_line(limit):
+    fc.set_memory_limit(limit)
+    for size in (memory.SMALLEST_ALIGNED, memory.SMALLEST_BLOCK, 3 * memory.SMALLEST_BLOCK + 4):
+        for array in (memory.empty((1, size // 4), np.float32), memory.empty(size // 8, np.float64)):
+            assert address(array) % memory.ALIGNMENT == 0
+            assert array.flags.c_contiguous
+            array[...] = 1
 
 
 def test_threads_never_share_a_block():

@@ -6,11 +6,13 @@ import torch
 
 from fastcnn.nn import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     Flatten,
     Linear,
     MaxPool2d,
     ReLU,
+    ReLU6,
     Sequential,
     cosine,
     cross_entropy,
@@ -209,6 +211,13 @@ def test_state_dict_round_trip_and_refusals():
         (lambda: MaxPool2d(True), TypeError),
         (lambda: MaxPool2d(3)(np.ones((1, 1, 2, 2))), ValueError),
         (lambda: MaxPool2d(3)(np.ones((4, 4))), ValueError),
+        (lambda: Flatten()(np.float32(1)), ValueError),
+        (lambda: ReLU()(["a"]), TypeError),
+        (lambda: MaxPool2d(2).forward(None), TypeError),
+        (lambda: Conv2d(3, 4, 3, dtype=np.float16), TypeError),
+        (lambda: Linear(3, 4, dtype="int32"), TypeError),
+        (lambda: BatchNorm2d(3, dtype=None), TypeError),
+        (lambda: cosine(0.1, -1), ValueError),
     ],
 )
 def test_layers_refuse(make, error):
@@ -281,6 +290,15 @@ def test_sgd_refuses_nesterov_without_momentum_and_foreign_gradients():
 def test_cosine_schedule():
     rate = cosine(0.2, 10)
     assert [rate(0), rate(5), rate(10), rate(11)] == pytest.approx([0.2, 0.1, 0, 0])
+    assert cosine(0.2, 0)(0) == 0
+
+
+@pytest.mark.parametrize("layer", [ReLU(), ReLU6(), MaxPool2d(2), Flatten()])
+def test_layers_take_lists(layer):
+    x = [[[[1.0, -2.0], [9.0, 4.0]]]]
+    y, back = layer.forward(x)
+    assert np.array_equal(layer(x), y)
+    assert back(y).shape == (1, 1, 2, 2)
 
 
 @pytest.mark.parametrize("draw", [kaiming_uniform, kaiming_normal])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastcnn.checks import float_dtype
+
 #: A layer's source of randomness: a seed, a generator shared by several layers, or None (fresh entropy).
 Rng = int | np.random.Generator | None
 
@@ -29,11 +31,16 @@ def kaiming_uniform(shape: Sequence[int], fan_in: int, rng: Rng = None, dtype: D
     Returns
     -------
     ndarray of `shape` and `dtype`
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is another one.
     """
     bound = math.sqrt(6 / fan_in)
-    return np.random.default_rng(rng).uniform(-bound, bound, tuple(shape)).astype(dtype)
+    return np.random.default_rng(rng).uniform(-bound, bound, tuple(shape)).astype(float_dtype(dtype))
 
 
 def kaiming_normal(shape: Sequence[int], fan_in: int, rng: Rng = None, dtype: DTypeLike = np.float32):
     """Draw from the normal distribution with standard deviation sqrt(2 / fan_in); see `kaiming_uniform`."""
-    return np.random.default_rng(rng).normal(0, math.sqrt(2 / fan_in), tuple(shape)).astype(dtype)
+    return np.random.default_rng(rng).normal(0, math.sqrt(2 / fan_in), tuple(shape)).astype(float_dtype(dtype))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastcnn import ops
-from fastcnn.arrays import check_shape
+from fastcnn.arrays import array, check_shape
 from fastcnn.checks import integer, message, padding_option, pair
 from fastcnn.nn.init import Rng, kaiming_uniform
 from fastcnn_kernels.memory import empty
@@ -196,7 +196,7 @@ class Conv2d(Module):
     Raises
     ------
     TypeError, ValueError
-        If an option is not an integer or out of range, or `groups` does not divide the channels.
+        If an option is not an integer or out of range, `groups` does not divide the channels, or `dtype` is another.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class Linear(Module):
     Raises
     ------
     TypeError, ValueError
-        If a size is not a positive integer.
+        If a size is not a positive integer, or `dtype` another one.
     """
 
     def __init__(
@@ -289,9 +289,11 @@ class ReLU(Module):
     """max(x, 0); its derivative is 1 for x > 0 and 0 for x <= 0. NaN propagates."""
 
     def __call__(self, x):
+        x = array(x, "x")
         return np.maximum(x, 0, out=empty(x.shape, x.dtype))
 
     def forward(self, x):
+        x = array(x, "x")
         return self(x), _zero_where(x <= 0)
 
 
@@ -299,9 +301,11 @@ class ReLU6(Module):
     """min(max(x, 0), 6); its derivative is 1 for 0 < x < 6, else 0. NaN propagates."""
 
     def __call__(self, x):
+        x = array(x, "x")
         return np.clip(x, 0, 6, out=empty(x.shape, x.dtype))
 
     def forward(self, x):
+        x = array(x, "x")
         return self(x), _zero_where((x <= 0) | (x >= 6))
 
 
@@ -324,9 +328,13 @@ class Flatten(Module):
     """(N, ...) to (N, product of the rest), row-major."""
 
     def __call__(self, x):
+        x = array(x, "x")
+        if x.ndim == 0:
+            raise ValueError(message("x", "shape ()", "(N, ...)"))
         return x.reshape(len(x), int(np.prod(x.shape[1:])))
 
     def forward(self, x):
+        x = array(x, "x")
         y = self(x)
 
         def back(dy, need_dx=True):

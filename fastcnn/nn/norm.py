@@ -5,8 +5,8 @@
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastcnn.arrays import check_shape
-from fastcnn.checks import integer, message
+from fastcnn.arrays import array, check_shape
+from fastcnn.checks import float_dtype, integer, message
 from fastcnn.nn.modules import Module
 
 
@@ -33,7 +33,7 @@ class BatchNorm2d(Module):
     Raises
     ------
     TypeError, ValueError
-        If `num_features` is not a positive integer, or `eps` or `momentum` is out of range.
+        If `num_features` is not a positive integer, `eps` or `momentum` out of range, or `dtype` another one.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BatchNorm2d(Module):
             raise ValueError(message("eps", eps, "at least 0"))
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(message("momentum", momentum, "None or a number from 0 to 1"))
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, dtype = eps, momentum, float_dtype(dtype)
         if affine:
             self.params = {"weight": np.ones(C, dtype), "bias": np.zeros(C, dtype)}
         if track_running_stats:
@@ -64,10 +64,12 @@ class BatchNorm2d(Module):
         self.channels = C
 
     def __call__(self, x):
+        x = array(x, "x")
         scale, shift = self._affine(*self._statistics(x))
         return x * scale[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
     def forward(self, x):
+        x = array(x, "x")
         of_batch = self.training or not self.buffers
         mean, var = self._statistics(x)
         scale, shift = self._affine(mean, var)

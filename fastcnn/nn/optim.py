@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from fastcnn.arrays import check_shape
-from fastcnn.checks import message
+from fastcnn.checks import integer, message
 
 
 class SGD:
@@ -78,5 +78,12 @@ class SGD:
 
 
 def cosine(lr: float, steps: int) -> Callable[[int], float]:
-    """Learning rate by step: half a cosine from `lr` down to 0 at `steps` (arXiv 1608.03983, equation 5)."""
-    return lambda step: lr * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+    """Learning rate by step: half a cosine from `lr` down to 0 at `steps` (arXiv 1608.03983, equation 5).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `steps` is not an integer of at least 0.
+    """
+    steps = integer(steps, "steps", 0)
+    return lambda step: lr * (1 + math.cos(math.pi * min(step, steps) / steps if steps else math.pi)) / 2

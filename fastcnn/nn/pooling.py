@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from fastcnn.arrays import check_shape
+from fastcnn.arrays import array, check_shape
 from fastcnn.checks import message, pair
 from fastcnn.nn.modules import Module
 from fastcnn_kernels.conv2d.numpy_ import taps
@@ -39,9 +39,10 @@ class MaxPool2d(Module):
             raise ValueError(message("padding", self.padding, f"at most half of kernel_size {self.window}"))
 
     def __call__(self, x):
-        return self._pool(x)[0]
+        return self._pool(array(x, "x"))[0]
 
     def forward(self, x):
+        x = array(x, "x")
         y, winner = self._pool(x)
 
         def back(dy, need_dx=True):

@@ -247,7 +247,8 @@ def run_product(
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
     cdef const Py_ssize_t[::1] blocks = product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
-    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1, streams = blocking.streams(LB)
+    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
+    cdef Py_ssize_t streams = blocking.streams(LB)
     cdef bint packs = packed is not None or (pixels + NR - 1) // NR > JB
     cdef Py_ssize_t scratch_step = (JB * LB + (0 if packs else (mr * LB + NR - 1) // NR) + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64

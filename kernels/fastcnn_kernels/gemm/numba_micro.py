@@ -293,7 +293,8 @@ def _masked_code(typing_context, mr, channels, taps, a, source, channel_step, of
 def _outer_code(typing_context, vectors, L, many, step, few, tile):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[2])
-        cases = [(n, partial(_emit_outer, builder, n, vector_type, *arguments[1:])) for n in range(1, OUTER_VECTORS + 1)]
+        numbers = range(1, OUTER_VECTORS + 1)
+        cases = [(n, partial(_emit_outer, builder, n, vector_type, *arguments[1:])) for n in numbers]
         emit_switch(builder, arguments[0], cases)
         return context.get_dummy_value()
 
