@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastcnn_kernels import oracle
+from fastcnn_kernels import cpu, oracle
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
 from kernel_checks import (
@@ -61,7 +61,8 @@ def test_2500_random_shapes_per_dtype_are_exact_on_integers(dtype):
                 if takes(kernel, arguments):
                     assert_exact(kernel, arguments, num_threads=1 + count % 3)
                     runs[kernel] += 1
-    assert min(runs[kernel] for kernel in PLAIN) > 400
+    here = [kernel for kernel in PLAIN if cpu.level() == "x86-64-v4" or "depthwise" not in kernel.name]  # as it says
+    assert min(runs[kernel] for kernel in here) > 400
     assert len(seen) == 9 + 9 + 3 + 4 * 4, "some value of some option was never drawn"
 
 
