@@ -42,8 +42,10 @@ def _plain(option: Any) -> bool:
     """Whether an option is made of nothing but integers: a cache cannot tell 1 from True inside a tuple."""
     if type(option) is not tuple:
         return type(option) is int
-    kinds = {*map(type, option)}
-    return kinds == {int} or (kinds == {tuple} and all(map(_plain, option)))
+    plain = True
+    for each in option:
+        plain = plain and (type(each) is int or _plain(each))
+    return plain
 
 
 #: Plain options are looked up as they come.
