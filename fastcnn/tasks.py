@@ -74,8 +74,8 @@ def run(
 
     Raises
     ------
-    ValueError
-        If an option is out of range.
+    TypeError, ValueError, OverflowError
+        If an option is no number, or out of range.
     FloatingPointError
         If training diverges.
     OSError
@@ -83,7 +83,7 @@ def run(
     """
     task = TASKS[name]
     chosen = {key: getattr(task, key) if value is None else value for key, value in options.items()}
-    seed = integer(seed, "seed", 0)
+    seed = integer(seed, "seed", 0, 2**63)
     with _directory(Path(directory)) as directory:
         return _run(name, task, directory, seed, progress, chosen)
 
@@ -139,12 +139,12 @@ def _run(
 def _directory(path: Path) -> Iterator[Path]:
     """Make a directory before the work that fills it; if that fails, empty ones that were made do not stay."""
     made = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         yield path
     except BaseException:
         for each in made:
-            if not any(each.iterdir()):
+            if each.is_dir() and not any(each.iterdir()):
                 each.rmdir()
         raise
 

@@ -105,5 +105,7 @@ def random_layer(rng):
 def random_matmul(rng) -> Case:
     """A small product with every option of the op."""
     M, N, Z = (int(value) for value in (rng.integers(1, 50), rng.integers(1, 70), rng.integers(1, 4)))
+    if rng.random() < 0.3:  # one side long, as outer products ask for
+        M, N = (M + 90, N) if rng.random() < 0.5 else (M, N + 70)
     flags = [bool(value) for value in rng.integers(0, 2, 4)]
-    return gemm_cases.matmul("random", "edge", M, N, int(rng.choice([1, 2, 9, 33, 1030])), Z, *flags)
+    return gemm_cases.matmul("random", "edge", M, N, int(rng.choice([1, 2, 9, 33, 50, 1030])), Z, *flags)

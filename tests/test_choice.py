@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn_kernels import cpu
+from fastcnn import threads
+from fastcnn_kernels import cpu, table
 from fastcnn_kernels.conv2d import blocking as general
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
@@ -76,6 +77,26 @@ def test_masked_tiles_have_to_be_full():
     assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 12, 3, padding=1)[0] == "masked"
 
 
+def test_masked_tiles_of_few_rows_may_be_emptier():
+    assert kernels(3, 3, 2, 3, padding=1)[0] == "masked"  # 32 lanes for 4 pixels: MOST_LANES_OF_FEW_ROWS
+    assert kernels(3, 3, 1, 3, padding=1)[0] == "direct"
+
+
+def test_masks_make_plain_sums_cheaper_than_tiles():
+    assert kernels(20, 20, 32, 3, padding=1)[0] == "masked"
+    assert kernels(20, 20, 33, 3, padding=(1, 2))[0] == "winograd4"  # longer rows: not masked
+
+
+def test_products_of_little_work_stay_on_one_thread():
+    row = next(row for row in table.kernels_of("matmul") if row.name == "matmul_cython")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "acquire", lambda work, least: seen.append(work >= least) or 1)
+        for inner in (row.serial_work // 20_000 - 1, row.serial_work // 20_000):  # 2 x 100 x 100 x inner operations
+            fc.matmul(np.ones((100, inner)), np.ones((100, inner)).T, backend="cython")
+    assert seen == [False, True]
+
+
 def test_masked_forward_over_memory():
     side = int((masked.L3_BYTES / (2 * 4 * masked.ROWS_OVER_MEMORY)) ** 0.5)
     assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY, side, 1)[0] == "masked"
@@ -113,10 +134,10 @@ def test_direct_forward(C, K, taps, groups, expected):
 
 
 def test_direct_strided_forward():
-    most = direct.SHORT_STRIDED_SUM // 9
-    assert kernels(most, 64, 19, 3, stride=2)[0] == "direct"
-    assert kernels(most + 1, 64, 19, 3, stride=2)[0] == "general"
-    assert kernels(most, 64, 19, 3, padding=2)[0] == "general"
+    most = direct.SHORT_STRIDED_SUM
+    assert kernels(most, 64, 19, 1, stride=2)[0] == "direct"
+    assert kernels(most + 1, 64, 19, 1, stride=2)[0] == "general"
+    assert kernels(most, 64, 19, 1, padding=1)[0] == "general"
 
 
 def test_input_gradient_counts_the_channels_of_its_result():

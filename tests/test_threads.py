@@ -23,8 +23,8 @@ def cases(dtype):
     x, w, b, dy = array(5, 8, 33, 31), array(12, 4, 3, 3), array(12), array(5, 12, 17, 16)
     options = dict(stride=2, padding=1, groups=2)
     back = lambda mask: fc.conv2d_backward(dy, x, w, output_mask=mask, **options)
-    a, m, bias = array(130, 70), array(90, 70), array(90)
-    rows, wide = array(3, 5, 70), array(130, 90)
+    a, m, bias = array(530, 70), array(190, 70), array(190)
+    rows, wide, long = array(3, 5, 70), array(530, 190), array(190, 900)
     bias_dy = array(5, 24, 100, 100)
     return {
         "conv2d": lambda: fc.conv2d(x, w, b, **options),
@@ -34,7 +34,10 @@ def cases(dtype):
             bias_dy, bias_dy, np.ones((24, 1, 1, 1), dtype), groups=24, output_mask=(False, False, True))[2],
         "matmul": lambda: fc.matmul(a, m.T),
         "matmul_batch": lambda: fc.matmul(np.stack([a, a]), np.stack([m.T, m.T])),
-        "linear": lambda: fc.linear(np.repeat(rows, 9, axis=0), m, bias),
+        "matmul_stream": lambda: fc.matmul(wide[:9], long),
+        "linear": lambda: fc.linear(np.repeat(rows, 30, axis=0), m, bias),
+        "linear_outer": lambda: fc.linear(long[:40], long, bias),
+        "linear_dots": lambda: fc.linear(long[:4], long, bias),
         "linear_backward": lambda: fc.linear_backward(wide, a, m, output_mask=(True, True, False))[1],
     }
 
@@ -61,12 +64,13 @@ def test_bitwise_equal_for_any_number_of_threads(backend, dtype):
                 np.testing.assert_array_equal(value, expected[name], err_msg=f"{name}, {number} threads")
 
 
-def test_every_case_passes_the_threshold(monkeypatch):
+@pytest.mark.parametrize("backend", table.BACKENDS)
+def test_every_case_passes_the_threshold(backend, monkeypatch):
     seen = []
-    monkeypatch.setattr(threads, "acquire", lambda work, least: seen.append(work) or 1)
-    with fc.use_backend("numpy"):
+    monkeypatch.setattr(threads, "acquire", lambda work, least: seen.append((work, least)) or 1)
+    with fc.use_backend(backend):
         space["results"](names=None)
-    assert min(seen) >= max(threads.PARALLEL_WORK.values())
+    assert all(work >= least for work, least in seen)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ TASKS = 16
 TASKS_OF_ROWS = 4
 
 
-def _even(size: int, largest: int) -> int:
+def even(size: int, largest: int) -> int:
     """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
     return -(-size // -(-size // largest))
 
@@ -30,18 +30,18 @@ def _even(size: int, largest: int) -> int:
 @planned
 def product_blocks(Z, M, N, L, mr, NR, itemsize):
     """Panels of A and of B per task of Z products, and rows of B packed or met at a time."""
-    row_panels, column_panels, length = -(-M // mr), -(-N // NR), _even(L, L_BLOCK)
-    rows = _even(row_panels, PANELS_OF_A)
-    columns = _even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
+    row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
+    rows = even(row_panels, PANELS_OF_A)
+    columns = even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
     if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
         return np.array([rows, columns, length], np.intp)
     if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
-        return np.array([_even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
+        return np.array([even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
     others = Z * -(-row_panels // rows)
-    columns = _even(column_panels, max(1, column_panels * others // TASKS))
+    columns = even(column_panels, max(1, column_panels * others // TASKS))
     others = Z * -(-column_panels // columns)
     if others * -(-row_panels // rows) < TASKS:
-        rows = _even(row_panels, max(1, row_panels * others // TASKS))
+        rows = even(row_panels, max(1, row_panels * others // TASKS))
     return np.array([rows, columns, length], np.intp)
 
 

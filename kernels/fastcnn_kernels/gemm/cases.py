@@ -36,6 +36,7 @@ EDGES = [
     matmul("outer products, whole tiles", "edge", 17, 96, 48, transpose_b=True),
     matmul("outer products, a tile that overlaps", "edge", 64, 101, 49, transpose_b=True, bias=True),
     matmul("outer products with the columns", "edge", 97, 40, 50, bias=True),
+    matmul("outer products with the columns of a batch", "edge", 97, 40, 300, Z=3, bias=True),
     matmul("outer products of a batch", "edge", 33, 98, 48, Z=3, transpose_b=True, bias=True),
     matmul("outer products of a shared operand", "edge", 20, 97, 51, Z=3, shared=True, transpose_b=True),
 ]

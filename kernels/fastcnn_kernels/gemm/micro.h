@@ -65,8 +65,8 @@
 #define UNROLL
 #endif
 
-#define AHEAD 16 /* rows to prefetch when packing steps of a plane, which no prefetcher follows: L3 is that far */
-/* Steps of the sum that the micro-kernel asks ahead: a panel of A comes from L3 when it is first met, B from L2. */
+#define AHEAD 16 /* rows to prefetch when packing across rows of a matrix, which no prefetcher follows: L3 is that far */
+/* Steps of the sum to ask ahead: a panel of A comes from L3 when it is first met, B and the planes of taps from L2. */
 #define STEPS_AHEAD_A 16
 #define STEPS_AHEAD_B 8
 #define LINE_BYTES 64

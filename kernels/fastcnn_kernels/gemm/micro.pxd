@@ -62,10 +62,10 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         double* tile
     )
     void outer_f32(
-        int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile
+        int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile, bint accumulate
     )
     void outer_f64(
-        int vectors, Py_ssize_t L, const double* many, Py_ssize_t step, const double* few, double* tile
+        int vectors, Py_ssize_t L, const double* many, Py_ssize_t step, const double* few, double* tile, bint accumulate
     )
     void dot_f32(
         int rows, int columns, Py_ssize_t n, const float* a, Py_ssize_t a_step, const float* b,
@@ -207,13 +207,13 @@ cdef inline void direct(
 
 
 cdef inline void outer(
-    int vectors, Py_ssize_t L, const real* many, Py_ssize_t step, const real* few, real* tile
+    int vectors, Py_ssize_t L, const real* many, Py_ssize_t step, const real* few, real* tile, bint accumulate
 ) noexcept nogil:
-    """tile[OUTER_ROWS, vectors] = many . few, element by element of `many`, whose rows are `step` apart."""
+    """tile[OUTER_ROWS, vectors] (+)= many . few, element by element of `many`, whose rows are `step` apart."""
     if real is float:
-        outer_f32(vectors, L, many, step, few, tile)
+        outer_f32(vectors, L, many, step, few, tile, accumulate)
     else:
-        outer_f64(vectors, L, many, step, few, tile)
+        outer_f64(vectors, L, many, step, few, tile, accumulate)
 
 
 cdef inline void dot(

@@ -148,9 +148,9 @@ static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source,
 #undef CASE
 }
 
-/* tile[OUTER_ROWS, vectors * VL] = many . few: row i of `many` lies at i * step, row l of `few` is vectors * VL long. */
+/* tile[OUTER_ROWS, vectors * VL] (+)= many . few: row i of `many` lies at i * step, row l of `few` has vectors * VL. */
 INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few,
-                             REAL *tile) {
+                             REAL *tile, int accumulate) {
     NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
@@ -161,11 +161,15 @@ INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *many, p
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += many[i * step + l] * b[j];
     }
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+        UNROLL for (int j = 0; j < vectors; j++) {
+            REAL *const target = tile + (i * vectors + j) * VL;
+            NAME(store)(target, accumulate ? NAME(load)(target) + acc[i][j] : acc[i][j]);
+        }
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile) {
-#define CASE(n) case n: NAME(outer_rows)(n, L, many, step, few, tile); break;
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile,
+                        int accumulate) {
+#define CASE(n) case n: NAME(outer_rows)(n, L, many, step, few, tile, accumulate); break;
     switch (vectors) {
         CASE(1) CASE(2)
 #if OUTER_VECTORS > 2
@@ -334,13 +338,14 @@ static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source,
         }
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile) {
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile,
+                        int accumulate) {
     const int width = vectors * VECTOR_BYTES / (int)sizeof(REAL);
     for (int i = 0; i < OUTER_ROWS; i++)
         for (int j = 0; j < width; j++) {
             REAL sum = 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += many[i * step + l] * few[l * width + j];
-            tile[i * width + j] = sum;
+            tile[i * width + j] = accumulate ? tile[i * width + j] + sum : sum;
         }
 }
 

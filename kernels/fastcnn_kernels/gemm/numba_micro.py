@@ -107,7 +107,7 @@ def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bia
         store(builder, result, tile, intp(number * VL))
 
 
-def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile):
+def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumulate):
     """`outer` for one number of vectors."""
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
@@ -124,8 +124,14 @@ def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile):
         return results
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
-    for number, result in enumerate(results):
-        store(builder, result, tile, intp(number * VL))
+    places = [intp(number * VL) for number in range(len(tiles))]
+    with builder.if_else(accumulate) as (add, overwrite):
+        with add:
+            for place, result in zip(places, results, strict=True):
+                store(builder, builder.fadd(load(builder, tile, vector_type, place), result), tile, place)
+        with overwrite:
+            for place, result in zip(places, results, strict=True):
+                store(builder, result, tile, place)
 
 
 def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums, sums_step):
@@ -290,7 +296,7 @@ def _masked_code(typing_context, mr, channels, taps, a, source, channel_step, of
 
 
 @intrinsic
-def _outer_code(typing_context, vectors, L, many, step, few, tile):
+def _outer_code(typing_context, vectors, L, many, step, few, tile, accumulate):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[2])
         numbers = range(1, OUTER_VECTORS + 1)
@@ -298,7 +304,7 @@ def _outer_code(typing_context, vectors, L, many, step, few, tile):
         emit_switch(builder, arguments[0], cases)
         return context.get_dummy_value()
 
-    return types.void(vectors, L, many, step, few, tile), generate
+    return types.void(vectors, L, many, step, few, tile, accumulate), generate
 
 
 def _dot_tiles():
@@ -347,8 +353,8 @@ def _direct(mr, L, a, source, offset, bias, has_bias, tile):
     _direct_code(mr, L, a, source, offset, bias, has_bias, tile)
 
 
-def _outer(vectors, L, many, step, few, tile):
-    _outer_code(vectors, L, many, step, few, tile)
+def _outer(vectors, L, many, step, few, tile, accumulate):
+    _outer_code(vectors, L, many, step, few, tile, accumulate)
 
 
 def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
@@ -394,14 +400,14 @@ def direct(typing_context, mr, L, a, a_start, source, source_start, offset, offs
 
 
 @intrinsic
-def outer(typing_context, vectors, L, many, many_start, step, few, few_start, tile, tile_start):
-    """tile[OUTER_ROWS, vectors] = many . few, element by element of `many`, whose rows are `step` apart."""
-    intp = types.intp
+def outer(typing_context, vectors, L, many, many_start, step, few, few_start, tile, tile_start, accumulate):
+    """tile[OUTER_ROWS, vectors] (+)= many . few, element by element of `many`, whose rows are `step` apart."""
+    intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return emit_call(context, builder, _outer, (intp, intp, many, intp, few, tile), arguments)
+        return emit_call(context, builder, _outer, (intp, intp, many, intp, few, tile, boolean), arguments)
 
-    return types.void(intp, intp, many, intp, intp, few, intp, tile, intp), generate
+    return types.void(intp, intp, many, intp, intp, few, intp, tile, intp, boolean), generate
 
 
 @intrinsic

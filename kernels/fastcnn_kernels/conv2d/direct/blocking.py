@@ -32,7 +32,7 @@ SHORT_STRIDED_SUM = 160
 
 def declines_product(M: int, L: int, products: int, groups: int, strided: bool) -> str:
     """Why the direct product is not the faster one for M rows of L products, or ""."""
-    if strided and products == 1 and L <= SHORT_STRIDED_SUM:
+    if strided and L <= SHORT_STRIDED_SUM:
         return ""
     few = FEW_ROWS_OF_A_GROUP if groups > 1 else FEW_ROWS
     if M <= (ROWS_OF_SEVERAL_PRODUCTS if products > 1 else few):

@@ -66,7 +66,7 @@ def costs(
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
     (R, S), parts = taps, -(-taps[0] // 3) * -(-taps[1] // 3)
     rows = packed_rows(M, ROWS)
-    start, packing = _MASKED if masked and not weights else prices.plain
+    start, packing = _MASKED if masked else prices.plain
     packing = 0 if packed else packing
     cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
     copies = _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0

@@ -87,7 +87,8 @@ def refuses2(**call):
 
 def _slower(m, **call):
     """Say why tiles of m x m are not the fastest, or ""; plain sums are masked on no other condition than shapes."""
-    masked = not (masked_geometry.cannot(**call) or masked_geometry.declines(**call))
+    weights = call.get("weight") is None  # whose gradient's price knows no masks
+    masked = not (weights or masked_geometry.cannot(**call) or masked_geometry.declines(**call))
     return _dearer(m, masked, **call)
 
 

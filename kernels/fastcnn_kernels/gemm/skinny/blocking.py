@@ -1,5 +1,7 @@
 """Block sizes and limits of the skinny products, each with its reason."""
 
+from fastcnn_kernels.gemm.blocking import L_BLOCK, even
+
 #: Rows up to which dot products with the unpacked matrix beat packing it: a packed element then meets few panels.
 #: Adding up the lanes of a sum costs as much as 24 elements of it for each row, so sums have to be that long.
 FEW_ROWS_OF_DOTS, LENGTH_PER_ROW = 64, 24
@@ -23,6 +25,11 @@ def outer_pays(rows: int, many: int, L: int) -> bool:
     """Whether outer products are the faster way to multiply so many rows by `many` others."""
     fits = FEWEST_ROWS_OF_OUTER <= rows <= MOST_ROWS_OF_OUTER
     return fits and many >= MANY_ROWS_OF_OUTER and L >= LENGTH_OF_OUTER
+
+
+def outer_block(L: int) -> int:
+    """Elements of a sum that are added up before they meet the others; fixed by the sum, whose rounding it decides."""
+    return even(L, L_BLOCK)
 
 
 def stream_pays(rows: int, columns: int) -> bool:

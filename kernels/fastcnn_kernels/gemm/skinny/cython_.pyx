@@ -75,10 +75,10 @@ cdef void pack_side_by_side(
 
 
 cdef void outer_rows(
-    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, real* scratch,
-    Py_ssize_t worker, Py_ssize_t workers,
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t block,
+    real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j].
+    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j], in blocks of the sum.
 
     The last tile begins early enough to be whole, and stores what is its own. Each worker packs the few rows for
     itself, which takes less time than fetching them from another core.
@@ -86,7 +86,7 @@ cdef void outer_rows(
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
     cdef Py_ssize_t width = outer_width(F, VL), groups = (F + width - 1) // width
     cdef Py_ssize_t tiles = (K + OUTER_ROWS - 1) // OUTER_ROWS, task, z, first, start, group, count, rows, i, j
-    cdef Py_ssize_t packed_z = -1
+    cdef Py_ssize_t packed_z = -1, step, l0
     cdef real* tile = scratch
     cdef real* packed = scratch + OUTER_ROWS * OUTER_VECTORS * VL
     cdef real* row
@@ -101,17 +101,18 @@ cdef void outer_rows(
         rows = min(OUTER_ROWS, K - first)
         for group in range(groups):
             count = min(width, F - group * width)
-            outer(<int>(width // VL), L, many + z * table[5] + start * L, L, packed + group * width * L, tile)
+            for step in range((L + block - 1) // block):
+                l0 = step * block
+                outer(
+                    <int>(width // VL), min(block, L - l0), many + z * table[5] + start * L + l0, L,
+                    packed + (group * L + l0) * width, tile, l0 > 0,
+                )
             row = tile + (first - start) * width
             target = out + z * F * K + group * width * table[6] + first * table[7]
             if bias != NULL:
                 for j in range(rows):
-                    if table[8] == 0:
-                        for i in range(width):
-                            row[j * width + i] += bias[first + j]
-                    else:
-                        for i in range(count):
-                            row[j * width + i] += bias[group * width + i]
+                    for i in range(count):
+                        row[j * width + i] += bias[(group * width + i) * table[8] + (first + j) * table[9]]
             if table[6] == 1:
                 for j in range(rows):
                     copy_run(target + j * table[7], row + j * width, count)
@@ -212,15 +213,17 @@ cdef int run_outer(plan, few, many, bias, real* out, int num_threads) except -1:
     cdef Py_ssize_t F = table[1], L = table[3], VL = panel_width(out) // 2, worker
     cdef Py_ssize_t width = outer_width(F, VL)
     cdef Py_ssize_t scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + (F + width - 1) // width * width * L
+    cdef Py_ssize_t block = blocking.outer_block(L)
+    num_threads = min(num_threads, <int>(table[0] * ((table[2] + OUTER_ROWS - 1) // OUTER_ROWS)))  # each has its copy
     workspace = empty(num_threads * scratch_step, few.dtype)
     cdef real* scratch = <real*>address(workspace)
     if num_threads == 1:
         with nogil:
-            outer_rows(few_start, many_start, bias_start, out, table, scratch, 0, 1)
+            outer_rows(few_start, many_start, bias_start, out, table, block, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         outer_rows(
-            few_start, many_start, bias_start, out, table, scratch + worker * scratch_step, worker, num_threads
+            few_start, many_start, bias_start, out, table, block, scratch + worker * scratch_step, worker, num_threads
         )
 
 

@@ -18,7 +18,7 @@ class Plan(NamedTuple):
     swapped: bool  # few is b, many is a
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
     table: np.ndarray  # Z, F, K, L, steps of few and many per z, of out per i and j, of bias per i and j
-    offset: np.ndarray  # dots: of neighbouring rows of `many`; else (L,) 0, 1, ..
+    offset: np.ndarray  # dots: of neighbouring rows of `many`; stream: (L,) 0, 1, ..; outer: unused
 
 
 def _forms(M, N, L, transpose_a, transpose_b):

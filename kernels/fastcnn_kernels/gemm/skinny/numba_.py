@@ -77,8 +77,8 @@ def pack_side_by_side(few, few_start, packed, packed_start, F, L, width, no_offs
 
 
 @threaded
-def outer_rows(few, many, bias, has_bias, out, table, scratch, scratch_step, no_offset, worker, workers):
-    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j].
+def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_step, no_offset, worker, workers):
+    """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j], in blocks of the sum.
 
     The last tile begins early enough to be whole, and stores what is its own. Each worker packs the few rows for
     itself, which takes less time than fetching them from another core.
@@ -99,8 +99,11 @@ def outer_rows(few, many, bias, has_bias, out, table, scratch, scratch_step, no_
         rows = min(OUTER_ROWS, K - first)
         for group in range(groups):
             count = min(width, F - group * width)
-            left = packed + group * width * L
-            outer(width // VL, L, many, z * table[5] + start * L, L, scratch, left, scratch, tile)
+            for l0 in range(0, L, block):
+                outer(
+                    width // VL, min(block, L - l0), many, z * table[5] + start * L + l0, L, scratch,
+                    packed + (group * L + l0) * width, scratch, tile, l0 > 0,
+                )  # fmt: skip
             row = tile + (first - start) * width
             target = z * F * K + group * width * table[6] + first * table[7]
             if has_bias:
@@ -187,10 +190,11 @@ def run_outer(plan, few, many, bias, out, num_threads):
     (_, F, L), VL = few.shape, VECTOR_BYTES // out.itemsize
     width = outer_width(F, VL)
     scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + -(-F // width) * width * L
+    num_threads = min(num_threads, len(out) * -(-plan.table[2].item() // OUTER_ROWS))  # each has its copy
     scratch = empty(num_threads * scratch_step, out.dtype)
     outer_rows(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, scratch, scratch_step, plan.offset,
+        plan.table, blocking.outer_block(L), scratch, scratch_step, plan.offset,
     )  # fmt: skip
 
 
