@@ -15,8 +15,10 @@ PEERS = {
 
 
 def ratios(row: dict[str, Any], ours: str) -> dict[str, float]:
-    """Speed of `ours` over each peer of `PEERS` that took part."""
+    """Speed of `ours` over each peer of `PEERS` that took part; none if ours did not: "prepacked" is forward only."""
     seconds = row["seconds"]
+    if ours not in seconds:
+        return {}
     return {
         peer: min(seconds[name] for name in names) / seconds[ours]
         for peer, names in PEERS.items()

@@ -30,6 +30,23 @@ def test_command(name, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_a_stored_result_becomes_a_page_and_figures(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    argv = [
+        "peers",
+        "--from-json",
+        str(stored.RESULTS / "peers-float32.json"),
+        "--html",
+        str(page),
+        "--png",
+        str(tmp_path),
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    importlib.import_module("bench.peers").main()
+    assert "ResNet-50 56x56 64" in page.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "roofline.png", "bars.png"}
+
+
 def test_products_of_a_file(tmp_path, monkeypatch, capsys):
     file = tmp_path / "products.json"
     file.write_text(json.dumps([{"M": 3, "N": 4, "K": 5, "ta": False, "tb": False}]))

@@ -159,6 +159,8 @@ def test_several_products_of_an_input_gradient_share_a_copy():
         (direct.SHORT_LENGTH, 9, 10, 1, 1, "general"),
         (100, direct.LARGEST_GRADIENT // 100, 110, 1, 1, "direct"),
         (100, direct.LARGEST_GRADIENT // 100 + 1, 111, 1, 1, "general"),
+        (general.MANY_CHANNELS, 9, 63, 1, 1, "direct"),  # 3969 pixels
+        (general.MANY_CHANNELS, 9, 64, 1, 1, "general"),
         (40, 10, 13, 1, 1, "direct"),  # 169 pixels for 400 sums
         (40, 10, 12, 1, 1, "general"),
         (80, 80, 3, 3, 2, "direct"),

@@ -90,6 +90,9 @@ EDGES = [
     Layer("three groups", "edge", 2, 6, 8, 9, 12, 3, 3, padding=(1, 1, 1, 1), groups=3),
     Layer("depthwise", "edge", 2, 7, 9, 10, 7, 3, 3, padding=(1, 1, 1, 1), groups=7),
     Layer("depthwise with multiplier and stride", "edge", 2, 5, 9, 10, 15, 3, 2, stride=(2, 2), groups=5),
+    Layer("sum packed at once", "edge", 2, 32, 5, 13, 9, 1, 1),
+    Layer("sum packed in turns", "edge", 2, 33, 5, 13, 9, 1, 1),
+    Layer("sum of two blocks", "edge", 2, 30, 6, 11, 15, 3, 3, padding=(1, 1, 1, 1)),
     Layer("sum long enough for chunks", "edge", 5, 1, 30, 30, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]
 
