@@ -48,6 +48,17 @@ def _prefetch_vectors(builder, pointer, offset, VL, vectors):
         prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0)
 
 
+def _store_sums(builder, sums, target, offsets, accumulate):
+    """Store vectors of sums, added to what is there if `accumulate`."""
+    with builder.if_else(accumulate) as (add, overwrite):
+        with add:
+            for offset, value in zip(offsets, sums, strict=True):
+                store(builder, builder.fadd(load(builder, target, value.type, offset), value), target, offset)
+        with overwrite:
+            for offset, value in zip(offsets, sums, strict=True):
+                store(builder, value, target, offset)
+
+
 def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
     """`micro` for one row count and one or two vectors of columns."""
     intp, VL = L.type, vector_type.count
@@ -71,13 +82,7 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
 
     zero = ir.Constant(vector_type, None)
     results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
-    with builder.if_else(accumulate) as (add, overwrite):
-        with add:
-            for offset, result in zip(offsets, results, strict=True):
-                store(builder, builder.fadd(load(builder, c, vector_type, offset), result), c, offset)
-        with overwrite:
-            for offset, result in zip(offsets, results, strict=True):
-                store(builder, result, c, offset)
+    _store_sums(builder, results, c, offsets, accumulate)
 
 
 def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bias, tile):
@@ -124,14 +129,7 @@ def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumul
         return results
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
-    places = [intp(number * VL) for number in range(len(tiles))]
-    with builder.if_else(accumulate) as (add, overwrite):
-        with add:
-            for place, result in zip(places, results, strict=True):
-                store(builder, builder.fadd(load(builder, tile, vector_type, place), result), tile, place)
-        with overwrite:
-            for place, result in zip(places, results, strict=True):
-                store(builder, result, tile, place)
+    _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
 def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums, sums_step):
