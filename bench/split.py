@@ -41,31 +41,30 @@ def all_patches(image, w, V, table, m, NR, tile_panels, JT, segments, counts, C,
 
 
 @compiled
-def all_products(U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, JB, tiles, NR, u_step, v_step, p_step):
+def all_products(U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, tiles, NR, u_step, v_step, p_step):
     """Products of every tile, each block of them into the same place."""
     E = (m + 2) * (m + 2)
     for first in range(0, tile_panels, JT):
         for i in range(0, row_panels, IB):
-            for j in range(0, min(JT, tile_panels - first), JB):
-                columns = min(JB, min(JT, tile_panels - first) - j)
+            for j in range(min(JT, tile_panels - first)):
                 winograd.multiply(
-                    U, i * E * u_step, w, V + j * E * v_step, products, m, mr, C, min(IB, row_panels - i), columns,
+                    U, i * E * u_step, w, V + j * E * v_step, products, m, mr, C, min(IB, row_panels - i),
                     tiles - (first + j) * NR, u_step, v_step, p_step,
                 )  # fmt: skip
 
 
 @compiled
-def all_results(w, products, out, table, m, mr, M, row_panels, tile_panels, IB, JT, JB, NR, segments, counts, p_step,
-                line, check):  # fmt: skip
+def all_results(w, products, out, table, m, mr, M, row_panels, tile_panels, IB, JT, NR, segments, counts, p_step, line,
+                check):  # fmt: skip
     """Results of every tile, from products that lie in one place."""
     for first in range(0, tile_panels, JT):
         panels = min(JT, tile_panels - first)
         winograd.find_panels(table, first, panels, NR, segments, counts, 0)
         for i in range(0, row_panels, IB):
-            for j in range(0, panels, JB):
+            for j in range(panels):
                 winograd.transform_results(
-                    w, products, w, False, out, table, m, 0, i * mr, min(M, (i + IB) * mr), min(JB, panels - j),
-                    segments, counts, j, p_step, 0, line, check,
+                    w, products, w, False, out, table, m, 0, i * mr, min(M, (i + IB) * mr), segments, j * NR,
+                    counts[j], p_step, 0, line, check,
                 )  # fmt: skip
 
 
@@ -79,8 +78,8 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     NR, mr, E, tiles = 2 * VECTOR_BYTES // itemsize, panel_rows(M), (m + 2) ** 2, N * tiles_h * tiles_w
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
-    _, JT, IB, JB, _, _ = blocking.product_blocks(E, 1, M, C, tiles, mr, NR, itemsize, False).tolist()
-    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * JB * mr * NR + 16
+    _, JT, IB, _, _ = blocking.product_blocks(E, 1, M, C, tiles, mr, NR, itemsize, False).tolist()
+    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * mr * NR + 16
     V = (1 + winograd.LINES) * NR + winograd.PACKED_CHANNELS * 9 * mr
     products = V + JT * E * v_step
     w = np.zeros(products + E * p_step, np.float32)
@@ -93,10 +92,10 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
             x, w, V, plan.table, m, NR, tile_panels, JT, segments, counts, C, E * v_step, v_step, NR
         ),
         "products": lambda: all_products(
-            U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, JB, tiles, NR, u_step, v_step, p_step
+            U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, tiles, NR, u_step, v_step, p_step
         ),
         "results": lambda: all_results(
-            w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, JB, NR, segments, counts, p_step,
+            w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, NR, segments, counts, p_step,
             NR, 0,
         ),
         "whole": lambda: kernel.load(**call, num_threads=1),

@@ -113,9 +113,7 @@ def test_error_stays_what_was_measured(kernel, C):
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
 def test_blocks_of_every_kind_are_inside_the_gate(kernel, monkeypatch):
     """Small budgets bring out what only large layers have: several blocks of tiles and chunks, shared filters."""
-    monkeypatch.setattr(blocking, "WHOLE_BYTES", 1 << 12)
-    monkeypatch.setattr(blocking, "BLOCK_BYTES", 1 << 14)
-    monkeypatch.setattr(blocking, "PRODUCT_BYTES", 1 << 14)
+    monkeypatch.setattr(blocking, "PATCHES_IN_L2", 1 << 14)
     monkeypatch.setattr(blocking, "CHUNK_BYTES", 1 << 14)
     fc.clear_cache()
     rng = np.random.default_rng(22)

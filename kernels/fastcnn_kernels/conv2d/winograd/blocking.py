@@ -6,14 +6,14 @@ from fastcnn_kernels.memory import planned
 
 #: Elements between the E matrices of a block beyond their size: their starts would otherwise meet in few cache sets.
 SPACING = 16
-#: Transformed patches of all tiles may take this much: they then wait in L3 while every panel of rows passes.
-WHOLE_BYTES = 10 << 20
-#: Panels of rows that must pass patches in L3: fewer do not pay their way there, and patches stay with their task.
-SHARING_PANELS = 4
-#: Transformed patches of one task: half of L2.
-BLOCK_BYTES = 512 << 10
-#: Products waiting for the result's transform: a quarter of L2.
-PRODUCT_BYTES = 256 << 10
+#: Panels of rows whose filters pass the patches of a panel of tiles in a task, where tiles alone make too few tasks.
+ROWS_OF_A_TASK = 4
+#: Panels of rows multiplied at a time: their products wait in L2 for the result's transform. More of them where patches
+#: of a panel of tiles do not stay in L2, and pass from L3 for each.
+ROWS, ROWS_OF_LONG_SUMS = 2, 4
+PATCHES_IN_L2 = 3 << 19
+#: With fewer panels of tiles than this filters are met so few times that they stay in L2, and patches come from L3.
+FEW_PANELS = 5
 #: Tasks at least, where the shape has so many panels: two threads then differ by an eighth at most.
 TASKS = 8
 
@@ -25,22 +25,18 @@ def _even(size: int, largest: int) -> int:
 
 @planned
 def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
-    """Panels of rows and of tiles per task; those multiplied at a time; 1 if U is shared, 1 if V is.
+    """Panels of rows and of tiles per task; panels of rows multiplied at a time; 1 if U is shared, 1 if V is.
 
     What is not shared is transformed inside the task, whose part of it no other task meets. `packed` filters are.
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
-    panel_bytes = E * C * NR * itemsize
-    patches_bytes = groups * tile_panels * panel_bytes
-    if row_panels >= SHARING_PANELS and groups * row_panels >= TASKS and patches_bytes <= WHOLE_BYTES:
-        rows, columns, shared_filters, shared_patches = 1, tile_panels, packed, 1
-    else:
-        columns = _even(tile_panels, max(1, min(BLOCK_BYTES // panel_bytes, tile_panels * groups // TASKS)))
-        rows, shared_filters, shared_patches = row_panels, 1, 0
-    pair = E * mr * NR * itemsize
-    step_columns = min(columns, 2)
-    step_rows = max(1, min(rows, PRODUCT_BYTES // (pair * step_columns)))
-    return np.array([rows, columns, step_rows, step_columns, shared_filters, shared_patches], np.intp)
+    enough_tiles = groups * tile_panels >= TASKS
+    if tile_panels < FEW_PANELS and row_panels >= TASKS and not enough_tiles:
+        rows = 1 if tile_panels == 1 else ROWS
+        return np.array([rows, tile_panels, rows, packed, 1], np.intp)
+    rows = row_panels if enough_tiles else _even(row_panels, ROWS_OF_A_TASK)
+    step = ROWS if E * C * NR * itemsize <= PATCHES_IN_L2 else ROWS_OF_LONG_SUMS
+    return np.array([rows, 1, min(rows, step), 1, rows < row_panels], np.intp)
 
 
 #: Transformed patches of dy and of the image that wait in L3 at a time.

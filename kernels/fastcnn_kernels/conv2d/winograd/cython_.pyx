@@ -152,56 +152,49 @@ cdef void transform_images(
 
 
 cdef void multiply(
-    const real* U, const real* V, real* products, int m, int mr, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns,
-    Py_ssize_t tiles, Py_ssize_t u_step, Py_ssize_t v_step, Py_ssize_t p_step,
+    const real* U, const real* V, real* products, int m, int mr, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t tiles,
+    Py_ssize_t u_step, Py_ssize_t v_step, Py_ssize_t p_step,
 ) noexcept nogil:
-    """The E products of some panels of rows and of tiles."""
-    cdef Py_ssize_t E = (m + 2) * (m + 2), e, i, j
+    """The E products of some panels of rows and one of tiles."""
+    cdef Py_ssize_t E = (m + 2) * (m + 2), e, i
     cdef int NR = panel_width(U)
     for e in range(E):
         for i in range(rows):
-            for j in range(columns):
-                micro(
-                    mr, <int>min(NR, tiles - j * NR), C, U + (i * E + e) * u_step, V + (j * E + e) * v_step, NR,
-                    products + e * p_step + (i * columns + j) * mr * NR, NR, False,
-                )
+            micro(
+                mr, <int>min(NR, tiles), C, U + (i * E + e) * u_step, V + e * v_step, NR,
+                products + e * p_step + i * mr * NR, NR, False,
+            )
 
 
 cdef void transform_results(
     const real* products, const real* bias, real* out, const Py_ssize_t* table, int m, Py_ssize_t g,
-    Py_ssize_t row_first, Py_ssize_t row_end, Py_ssize_t columns, const Py_ssize_t* segments, Py_ssize_t p_step,
-    int activation, real* rows, real* check,
+    Py_ssize_t row_first, Py_ssize_t row_end, const Py_ssize_t* segments, Py_ssize_t p_step, int activation,
+    real* rows, real* check,
 ) noexcept nogil:
-    """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
+    """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], M = table[4], pool = table[16], P = table[1] // pool, Q = table[2] // pool
-    cdef Py_ssize_t step = m // pool, h, i, j, k, length, tiles
-    cdef int NR = panel_width(out), mr = panel_rows(M)
+    cdef Py_ssize_t step = m // pool, h, i, k, length, tiles
+    cdef int NR = panel_width(out)
     cdef real* lines = rows + (m * m * NR if pool == 2 else 0)
-    cdef const Py_ssize_t* panel
-    cdef const Py_ssize_t* segment
+    cdef const Py_ssize_t* segment = segments + 1 + 5 * (segments[0] - 1)
     cdef real* target
-    for j in range(columns):
-        panel = segments + j * (5 * NR + 1)
-        segment = panel + 1 + 5 * (panel[0] - 1)
-        tiles = segment[4] + segment[3]
-        for k in range(row_first, row_end):
-            lanes_to_rows(
-                m, products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR, p_step, tiles,
-                bias[g * M + k] if bias != NULL else 0, rows, m * NR, check,
-            )
-            if pool == 2:
-                for h in range(step):
-                    pool_rows(
-                        rows + 2 * h * m * NR, rows + (2 * h + 1) * m * NR, lines + h * step * NR, tiles * step
-                    )
-            activate(lines, step, step * NR, tiles * step, activation)
-            for i in range(panel[0]):
-                segment = panel + 1 + 5 * i
-                h = segment[1] * step
-                target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * step
-                length = min(segment[3] * step, Q - segment[2] * step)
-                for h in range(min(step, P - h)):
-                    copy_run(target + h * Q, lines + h * step * NR + segment[4] * step, length)
+    tiles = segment[4] + segment[3]
+    for k in range(row_first, row_end):
+        lanes_to_rows(
+            m, products + (k - row_first) * NR, p_step, tiles, bias[g * M + k] if bias != NULL else 0, rows, m * NR,
+            check,
+        )
+        if pool == 2:
+            for h in range(step):
+                pool_rows(rows + 2 * h * m * NR, rows + (2 * h + 1) * m * NR, lines + h * step * NR, tiles * step)
+        activate(lines, step, step * NR, tiles * step, activation)
+        for i in range(segments[0]):
+            segment = segments + 1 + 5 * i
+            h = segment[1] * step
+            target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * step
+            length = min(segment[3] * step, Q - segment[2] * step)
+            for h in range(min(step, P - h)):
+                copy_run(target + h * Q, lines + h * step * NR + segment[4] * step, length)
 
 
 cdef void winograd_tasks(
@@ -211,12 +204,12 @@ cdef void winograd_tasks(
 ) noexcept nogil:
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11]
-    cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2], JB = blocks[3]
-    cdef bint shared_filters = blocks[4], shared_patches = blocks[5]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, task, rows, columns
+    cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2]
+    cdef bint shared_filters = blocks[3], shared_patches = blocks[4]
+    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, task, rows
     cdef int NR = panel_width(image), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
-    cdef Py_ssize_t u_step = C * mr + 16, v_step = C * NR + 16, p_step = IB * JB * mr * NR + 16
+    cdef Py_ssize_t u_step = C * mr + 16, v_step = C * NR + 16, p_step = IB * mr * NR + 16
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
     cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * NR + 1
     cdef real* check = scratch
@@ -251,18 +244,14 @@ cdef void winograd_tasks(
                 for k in range(rows):
                     transform_filters(weight, own_filters + k * E * u_step, table, m, g, i + k, u_step, packed)
                 u = own_filters
-            j = 0
-            while j < panels:
-                columns = min(JB, panels - j)
+            for j in range(panels):
                 multiply(
-                    u, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR, u_step, v_step,
-                    p_step,
+                    u, v + j * E * v_step, products, m, mr, C, rows, tiles - (panel + j) * NR, u_step, v_step, p_step
                 )
                 transform_results(
-                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns,
-                    segments + j * segment_step, p_step, activation, line, check,
+                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments + j * segment_step,
+                    p_step, activation, line, check,
                 )
-                j += columns
             i += rows
 
 
@@ -313,12 +302,12 @@ cdef bint run_plan(
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
     cdef Py_ssize_t u_size = E * (C * mr + 16), v_size = E * (C * NR + 16)
     cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
-    cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[5] else 0
-    cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * blocks[3] * mr * NR + 16) + (
-        0 if blocks[4] else blocks[2] * u_size) + (0 if blocks[5] else blocks[1] * v_size)
+    cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[4] else 0
+    cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * mr * NR + 16) + (
+        0 if blocks[3] else blocks[2] * u_size) + (0 if blocks[4] else blocks[1] * v_size)
     cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
     order = ("winograd", m, mr, M)
-    filters, filled = room(packed, order, groups * row_panels * u_size if blocks[4] else 1, out.dtype)
+    filters, filled = room(packed, order, groups * row_panels * u_size if blocks[3] else 1, out.dtype)
     workspace = empty(shared_patches + num_threads * scratch_step, out.dtype)
     segment_table = np.empty(num_threads * segment_step, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
@@ -327,11 +316,11 @@ cdef bint run_plan(
     cdef real* scratch = V + shared_patches
     check = workspace[shared_patches:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
-    if blocks[4] and not filled:
+    if blocks[3] and not filled:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_filters(weight_start, U, table, m, scratch + worker * scratch_step + NR, worker, num_threads)
         keep(packed, order, filters)
-    if blocks[5]:
+    if blocks[4]:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_patches(
                 image_start, V, table, m, scratch + worker * scratch_step + NR, segments + worker * segment_step,

@@ -152,46 +152,42 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, 
 
 
 @compiled
-def multiply(filters, U, w, V, products, m, mr, C, rows, columns, tiles, u_step, v_step, p_step):
-    """The E products of some panels of rows and of tiles."""
+def multiply(filters, U, w, V, products, m, mr, C, rows, tiles, u_step, v_step, p_step):
+    """The E products of some panels of rows and one of tiles."""
     E, NR = (m + 2) * (m + 2), panel_width(w)
     for e in range(E):
         for i in range(rows):
-            for j in range(columns):
-                micro(
-                    mr, min(NR, tiles - j * NR), C, filters, U + (i * E + e) * u_step, w, V + (j * E + e) * v_step,
-                    NR, w, products + e * p_step + (i * columns + j) * mr * NR, NR, False,
-                )  # fmt: skip
+            micro(
+                mr, min(NR, tiles), C, filters, U + (i * E + e) * u_step, w, V + e * v_step, NR, w,
+                products + e * p_step + i * mr * NR, NR, False,
+            )  # fmt: skip
 
 
 @compiled
 def transform_results(
-    w, products, bias, has_bias, out, table, m, g, row_first, row_end, columns, segments, counts, start, p_step,
-    activation, rows, check,
+    w, products, bias, has_bias, out, table, m, g, row_first, row_end, segments, start, count, p_step, activation, rows,
+    check,
 ):  # fmt: skip
-    """Results of rows [row_first, row_end) in the panels of tiles of the products; `rows` is scratch."""
+    """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     groups, M, pool = table[0, 3], table[0, 4], table[2, 4]
     P, Q, step = table[0, 1] // pool, table[0, 2] // pool, m // pool
-    NR, mr = panel_width(out), panel_rows(M)
+    NR = panel_width(out)
     lines = rows + (m * m * NR if pool == 2 else 0)
-    for j in range(columns):
-        first = (start + j) * NR
-        last = first + counts[start + j] - 1
-        tiles = segments[last, 4] + segments[last, 3]
-        for k in range(row_first, row_end):
-            source = products + (((k - row_first) // mr * columns + j) * mr + (k - row_first) % mr) * NR
-            lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, m * NR, w, check)
-            if pool == 2:
-                for h in range(step):
-                    top = rows + 2 * h * m * NR
-                    pool_rows(w, top, top + m * NR, w, lines + h * step * NR, tiles * step)
-            activate(w, lines, step, step * NR, tiles * step, activation)
-            for i in range(first, last + 1):
-                h, column = segments[i, 1] * step, segments[i, 2] * step
-                target = (((segments[i, 0] * groups + g) * M + k) * P + h) * Q + column
-                length = min(segments[i, 3] * step, Q - column)
-                for row in range(min(step, P - h)):
-                    copy_run(out, target + row * Q, w, lines + row * step * NR + segments[i, 4] * step, length)
+    tiles = segments[start + count - 1, 4] + segments[start + count - 1, 3]
+    for k in range(row_first, row_end):
+        source = products + (k - row_first) * NR
+        lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, m * NR, w, check)
+        if pool == 2:
+            for h in range(step):
+                top = rows + 2 * h * m * NR
+                pool_rows(w, top, top + m * NR, w, lines + h * step * NR, tiles * step)
+        activate(w, lines, step, step * NR, tiles * step, activation)
+        for i in range(start, start + count):
+            h, column = segments[i, 1] * step, segments[i, 2] * step
+            target = (((segments[i, 0] * groups + g) * M + k) * P + h) * Q + column
+            length = min(segments[i, 3] * step, Q - column)
+            for row in range(min(step, P - h)):
+                copy_run(out, target + row * Q, w, lines + row * step * NR + segments[i, 4] * step, length)
 
 
 @threaded
@@ -202,11 +198,11 @@ def winograd_tasks(
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
-    IT, JT, IB, JB = blocks[0], blocks[1], blocks[2], blocks[3]
-    shared_filters, shared_patches = blocks[4] != 0, blocks[5] != 0
+    IT, JT, IB = blocks[0], blocks[1], blocks[2]
+    shared_filters, shared_patches = blocks[3] != 0, blocks[4] != 0
     E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
     row_panels, tile_panels = (M + mr - 1) // mr, (tiles + NR - 1) // NR
-    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * JB * mr * NR + 16
+    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * mr * NR + 16
     row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
     tasks = groups * tile_blocks * row_blocks
     check = scratch + worker * scratch_step
@@ -241,18 +237,15 @@ def winograd_tasks(
                 for k in range(rows):
                     transform_filters(weight, w, own_filters + k * E * u_step, table, m, g, i + k, u_step, w, packed)
                 filters, u = w, own_filters
-            j = 0
-            while j < panels:
-                columns = min(JB, panels - j)
+            for j in range(panels):
                 multiply(
-                    filters, u, w, v + j * E * v_step, products, m, mr, C, rows, columns, tiles - (panel + j) * NR,
-                    u_step, v_step, p_step,
+                    filters, u, w, v + j * E * v_step, products, m, mr, C, rows, tiles - (panel + j) * NR, u_step,
+                    v_step, p_step,
                 )  # fmt: skip
                 transform_results(
-                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns, segments,
-                    counts, start + j, p_step, activation, line, check,
+                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments,
+                    (start + j) * NR, counts[start + j], p_step, activation, line, check,
                 )  # fmt: skip
-                j += columns
             i += rows
 
 
@@ -290,12 +283,12 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
     blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize, packed is not None)
-    _, columns, step_rows, step_columns, shared_filters, shared_patches = blocks.tolist()
+    _, columns, step_rows, shared_filters, shared_patches = blocks.tolist()
     u_size, v_size = E * (C * mr + 16), E * (C * NR + 16)
     order = ("winograd", m, mr, M)
     U, filled = room(packed, order, groups * -(-M // mr) * u_size if shared_filters else 1, out.dtype)
     scratch = groups * -(-tiles // NR) * v_size if shared_patches else 0
-    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * step_columns * mr * NR + 16)
+    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * mr * NR + 16)
     scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
     segments, counts = np.empty((num_threads * columns * NR, 5), np.intp), np.empty(num_threads * columns, np.intp)
