@@ -110,14 +110,23 @@ def test_error_stays_what_was_measured(kernel, C):
     assert relative_error(kernel, arguments, 2) < MEASURED[kernel.algorithm, kernel.op]
 
 
+@pytest.mark.parametrize("parts", [True, False], ids=["parts", "no parts"])
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
-def test_blocks_of_every_kind_are_inside_the_gate(kernel, monkeypatch):
-    """Small budgets bring out what only large layers have: several blocks of tiles and chunks, shared filters."""
+def test_blocks_of_every_kind_are_inside_the_gate(kernel, parts, monkeypatch):
+    """Small budgets bring out what only large layers have: several blocks of rows, chunks of tiles, parts of them."""
     monkeypatch.setattr(blocking, "PATCHES_IN_L2", 1 << 14)
     monkeypatch.setattr(blocking, "CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(blocking, "CHUNK_IN_L2", 1 << 12)
+    monkeypatch.setattr(blocking, "PRODUCTS_OF_PART", blocking.PRODUCTS_OF_PART if parts else 0)
     fc.clear_cache()
     rng = np.random.default_rng(22)
-    for layer in (layer_of(3, 20, 23, 33), layer_of(2, 34, 9, 62, 2), layer_of(1, 70, 14, 80)):
+    layers = [layer_of(3, 20, 23, 33), layer_of(2, 34, 9, 62, 2), layer_of(1, 70, 14, 80)]
+    layers += [
+        layer_of(1, 5, 47, 70),
+        layer_of(1, 5, 12, 130),
+        layer_of(3, 5, 23, 130),
+    ]  # few panels of tiles, many of rows
+    for layer in layers:
         arguments = case_of(kernel, layer, "float32", rng)
         results = [run(kernel, arguments, num_threads) for num_threads in (1, 2, 3, 5)]
         for result in results[1:]:

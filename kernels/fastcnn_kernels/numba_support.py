@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numba
 from numba import njit, prange
@@ -10,11 +11,12 @@ from numba import njit, prange
 compiled = functools.partial(njit, nogil=True, error_model="numpy")
 
 
-def threaded(work: Callable[..., None]) -> Callable[..., None]:
+def threaded(work: Callable[..., None]) -> Any:
     """Compile ``work(*arguments, worker, workers)``, which does its worker's share, for any number of threads.
 
     The result is called as ``launch(num_threads, *arguments)``. With one thread it calls the share of worker 0 of 1
-    and enters no threading layer: the only safe way in a forked child, and the fast one for small work.
+    and enters no threading layer: the only safe way in a forked child, and the fast one for small work. Its attribute
+    ``share`` is the compiled ``work``, for calls from compiled code.
     """
     share = compiled(work)
 
@@ -38,7 +40,9 @@ def threaded(work: Callable[..., None]) -> Callable[..., None]:
         finally:
             numba.set_num_threads(before)
 
-    return launch
+    launched: Any = launch
+    launched.share = share
+    return launched
 
 
 def flat(array):

@@ -52,6 +52,26 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
 
 
 @intrinsic
+def add_vectors(typing_context, target, target_start, source, source_start, count):
+    """Add `count` elements, a multiple of a vector's lanes, to others."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        target, target_start, source, source_start, count = arguments
+        vector_type = vector_type_of(context, signature.args[0])
+        lanes = count.type(vector_type.count)
+        target = pointer_to(context, builder, signature.args[0], target, target_start)
+        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        with cgutils.for_range(builder, builder.sdiv(count, lanes)) as loop:
+            offset = builder.mul(loop.index, lanes)
+            total, addend = (load(builder, pointer, vector_type, offset) for pointer in (target, source))
+            store(builder, builder.fadd(total, addend), target, offset)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def prefetch(typing_context, array, index):
     """Ask for the cache line of an element."""
 

@@ -4,8 +4,6 @@ import numpy as np
 
 from fastcnn_kernels.memory import planned
 
-#: Elements between the E matrices of a block beyond their size: their starts would otherwise meet in few cache sets.
-SPACING = 16
 #: Panels of rows whose filters pass the patches of a panel of tiles in a task, where tiles alone make too few tasks.
 ROWS_OF_A_TASK = 4
 #: Panels of rows multiplied at a time: their products wait in L2 for the result's transform. More of them where patches
@@ -39,19 +37,37 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     return np.array([rows, 1, min(rows, step), 1, rows < row_panels], np.intp)
 
 
-#: Transformed patches of dy and of the image that wait in L3 at a time.
+#: Transformed patches of dy and of the image that wait in L3 at a time, while all workers multiply them.
 CHUNK_BYTES = 10 << 20
+#: Products of the weight gradient up to this size: a worker has its own of some part of the tiles, transforms as many
+#: bytes of patches as they take or as stay in L2 beside them, multiplies those, and goes on. No patch then leaves its
+#: core. Above it, all workers share patches and products.
+PRODUCTS_OF_PART, CHUNK_IN_L2 = 3 << 20, 3 << 18
+#: Products of all parts, which are added up in the end; parts at most and at least; and tiles of one at least.
+PRODUCTS_OF_PARTS, MOST_PARTS, LEAST_PARTS, TILES_OF_PART = 5 << 20, 8, 4, 32
 #: Panels of rows and of columns that a task of the weight gradient multiplies: each patch met twice or four times.
 WEIGHT_ROWS, WEIGHT_COLUMNS = 4, 2
 
 
+def _chunk(tile_rows, tiles_w, tile_bytes, budget):
+    """Tiles of an even split of `tile_rows` rows of tiles, by whole rows unless one is more than twice the budget."""
+    rows = _even(tile_rows, max(1, budget // (tiles_w * tile_bytes)))
+    return max(1, min(rows * tiles_w, 2 * budget // tile_bytes))
+
+
 @planned
-def weight_blocks(E, groups, M, C, tiles, mr, NR, itemsize):
-    """Tiles of a chunk, panels of rows and of columns per task, and parts into which a task's E products are split."""
+def weight_blocks(E, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
+    """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of the tiles."""
     row_panels, column_panels = -(-M // mr), -(-C // NR)
     tile_bytes = E * groups * (row_panels * mr + column_panels * NR) * itemsize
-    chunk = _even(tiles, max(1, CHUNK_BYTES // tile_bytes))
     rows, columns = _even(row_panels, WEIGHT_ROWS), _even(column_panels, WEIGHT_COLUMNS)
+    products_bytes = E * groups * row_panels * column_panels * mr * NR * itemsize
+    parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // products_bytes))
+    parts = min(parts, tile_rows, tile_rows * tiles_w // TILES_OF_PART)
+    if parts > 1 and products_bytes <= PRODUCTS_OF_PART:
+        chunk = _chunk(-(-tile_rows // parts), tiles_w, tile_bytes, max(CHUNK_IN_L2, products_bytes))
+        return np.array([chunk, rows, columns, 1, parts], np.intp)
+    chunk = _chunk(tile_rows, tiles_w, tile_bytes, CHUNK_BYTES)
     tasks = groups * -(-row_panels // rows) * -(-column_panels // columns)
     splits = 1 if tasks >= TASKS else 4
-    return np.array([chunk, rows, columns, splits], np.intp)
+    return np.array([chunk, rows, columns, splits, 1], np.intp)

@@ -39,6 +39,12 @@ cdef enum:
     PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
     LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
     SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
+    SPACING = 16  # elements between the E matrices of a panel beyond their size, or their starts meet in few cache sets
+
+
+cdef Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
+    """Elements of the cache lines that n take: what lies behind them begins at a line as well."""
+    return (n + 15) // 16 * 16
 
 
 cdef void pack_part(
@@ -209,7 +215,7 @@ cdef void winograd_tasks(
     cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, task, rows
     cdef int NR = panel_width(image), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
-    cdef Py_ssize_t u_step = C * mr + 16, v_step = C * NR + 16, p_step = IB * mr * NR + 16
+    cdef Py_ssize_t u_step = C * mr + SPACING, v_step = C * NR + SPACING, p_step = IB * mr * NR + SPACING
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
     cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * NR + 1
     cdef real* check = scratch
@@ -261,7 +267,7 @@ cdef void share_filters(
     """U of this worker's share of all panels of rows."""
     cdef Py_ssize_t M = table[4], E = (m + 2) * (m + 2), task
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, u_step = table[5] * mr + 16, tasks = table[3] * row_panels
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, u_step = table[5] * mr + SPACING, tasks = table[3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
             weight, U + task * E * u_step, table, m, task // row_panels, task % row_panels, u_step, scratch
@@ -275,7 +281,7 @@ cdef void share_patches(
     """V of this worker's share of the channels of every panel of tiles."""
     cdef Py_ssize_t C = table[5], tiles = table[0] * table[10] * table[11], task
     cdef int NR = panel_width(image)
-    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + 16
+    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + SPACING
     for task in range(table[3] * tile_panels):
         find_panels(table, task % tile_panels, 1, NR, segments)
         transform_images(
@@ -300,11 +306,13 @@ cdef bint run_plan(
     cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
     block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real), packed is not None)
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
-    cdef Py_ssize_t u_size = E * (C * mr + 16), v_size = E * (C * NR + 16)
+    cdef Py_ssize_t u_size = E * (C * mr + SPACING), v_size = E * (C * NR + SPACING)
     cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
     cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[4] else 0
-    cdef Py_ssize_t scratch_step = NR + line_size + packed_size + E * (blocks[2] * mr * NR + 16) + (
-        0 if blocks[3] else blocks[2] * u_size) + (0 if blocks[4] else blocks[1] * v_size)
+    cdef Py_ssize_t scratch_step = whole_lines(
+        NR + line_size + packed_size + E * (blocks[2] * mr * NR + SPACING)
+        + (0 if blocks[3] else blocks[2] * u_size) + (0 if blocks[4] else blocks[1] * v_size)
+    )
     cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
     order = ("winograd", m, mr, M)
     filters, filled = room(packed, order, groups * row_panels * u_size if blocks[3] else 1, out.dtype)
@@ -396,7 +404,7 @@ cdef void share_channels(
     cdef Py_ssize_t H = table[6], W = table[7], across = table[20], channels = table[21], place = table[22]
     cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first, part, c
     cdef int NR = panel_width(image), mr = panel_rows(M), VL = NR // 2
-    cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
+    cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * NR + SPACING
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
     cdef Py_ssize_t column_panels = (C + NR - 1) // NR, tasks = groups * row_panels * parts * count
     cdef const Py_ssize_t* segment
@@ -475,9 +483,9 @@ cdef void weight_tasks(
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], IB = blocks[1], JB = blocks[2], splits = blocks[3]
     cdef Py_ssize_t E = (m + 2) * (m + 2), task, tasks, g, row_first, column_first, e, i, j, pair
     cdef int NR = panel_width(Y), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + 16
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + SPACING
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (column_panels + JB - 1) // JB
-    cdef Py_ssize_t y_step = tiles * mr + 16, v_step = tiles * NR + 16
+    cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * NR + SPACING
     tasks = groups * i_blocks * j_blocks * splits
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (i_blocks * j_blocks * splits)
@@ -499,19 +507,49 @@ cdef void weight_tasks(
                     weight_results(products + pair * E * p_step, out, table, m, g, i, j, p_step, scratch)
 
 
-cdef void share_weight_results(
-    const real* products, real* out, const Py_ssize_t* table, int m, real* scratch, Py_ssize_t worker,
+cdef void weight_parts(
+    const real* dy, const real* image, real* Y, real* V, real* products, Py_ssize_t part_size, real* out,
+    const Py_ssize_t* table, int m, const Py_ssize_t* blocks, Py_ssize_t* segments, real* scratch, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
-    """Turn products into results, this worker's share."""
-    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks
+    """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
+    cdef Py_ssize_t tile_rows = table[0] * table[10], tiles_w = table[11], chunk = blocks[0], parts = blocks[4]
+    cdef Py_ssize_t part, first, tile, end, length, count
+    cdef int NR = panel_width(out)
+    for part in range(parts * worker // workers, parts * (worker + 1) // workers):
+        first = tile_rows * part // parts * tiles_w
+        end = tile_rows * (part + 1) // parts * tiles_w
+        tile = first
+        while tile < end:
+            length = min(chunk, end - tile)
+            count = find_segments(table, tile, tile + length, SEGMENT, segments)
+            share_channels(dy, image, Y, V, table, m, length, count, segments, scratch + NR, 0, 1)
+            weight_tasks(
+                Y, V, products + part * part_size, out, table, m, length, blocks, tile == first, False, scratch, 0, 1
+            )
+            tile += length
+
+
+cdef void share_weight_results(
+    real* products, Py_ssize_t parts, Py_ssize_t part_size, real* out, const Py_ssize_t* table, int m, real* scratch,
+    Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
+    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks, part, i
     cdef int NR = panel_width(out), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + 16
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + SPACING
+    cdef real* total
+    cdef real* addend
     tasks = table[3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        total = products + task * E * p_step
+        for part in range(1, parts):
+            addend = total + part * part_size
+            for i in range(E * p_step):
+                total[i] += addend[i]
         weight_results(
-            products + task * E * p_step, out, table, m, task // (row_panels * column_panels),
-            task // column_panels % row_panels, task % column_panels, p_step, scratch,
+            total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
+            task % column_panels, p_step, scratch,
         )
 
 
@@ -526,22 +564,31 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t row_panels = groups * ((M + mr - 1) // mr), column_panels = groups * ((C + NR - 1) // NR)
-    block_table = blocking.weight_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real))
+    block_table = blocking.weight_blocks(E, groups, M, C, table[0] * table[10], table[11], mr, NR, sizeof(real))
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
-    cdef Py_ssize_t chunk = blocks[0], y_size = row_panels * E * (chunk * mr + 16)
-    cdef Py_ssize_t v_size = column_panels * E * (chunk * NR + 16)
-    cdef Py_ssize_t p_size = row_panels * column_panels // groups * E * (mr * NR + 16)
+    cdef Py_ssize_t chunk = blocks[0], parts = blocks[4], y_size = whole_lines(row_panels * E * (chunk * mr + SPACING))
+    cdef Py_ssize_t v_size = column_panels * E * (chunk * NR + SPACING)
+    cdef Py_ssize_t part_size = row_panels * column_panels // groups * E * (mr * NR + SPACING)
     cdef Py_ssize_t scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2), tile, end, count
-    workspace = empty(y_size + v_size + p_size + num_threads * scratch_step, out.dtype)
-    segment_table = np.empty(chunk * 5, np.intp)
+    cdef Py_ssize_t patches_step = y_size + v_size if parts > 1 else 0  # several workers have patches each
+    cdef Py_ssize_t patches_size = patches_step * num_threads if parts > 1 else y_size + v_size
+    workspace = empty(patches_size + parts * part_size + num_threads * scratch_step, out.dtype)
+    segment_table = np.empty((num_threads if parts > 1 else 1) * chunk * 5, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
     cdef real* Y = <real*>address(workspace)
     cdef real* V = Y + y_size
-    cdef real* products = V + v_size
-    cdef real* scratch = products + p_size
-    check = workspace[y_size + v_size + p_size:].reshape(num_threads, -1)[:, :NR]
+    cdef real* products = Y + patches_size
+    cdef real* scratch = products + parts * part_size
+    check = workspace[patches_size + parts * part_size:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
-    tile = 0
+    if parts > 1:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            weight_parts(
+                dy_start, image_start, Y + worker * patches_step, V + worker * patches_step, products, part_size,
+                out_start, table, m, blocks, segments + worker * chunk * 5, scratch + worker * scratch_step, worker,
+                num_threads,
+            )
+    tile = 0 if parts == 1 else tiles
     while tile < tiles:
         end = min(tiles, tile + chunk)
         count = find_segments(table, tile, end, SEGMENT, segments)
@@ -556,9 +603,11 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
                 scratch + worker * scratch_step, worker, num_threads,
             )
         tile = end
-    if blocks[3] > 1:
+    if blocks[3] > 1 or parts > 1:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-            share_weight_results(products, out_start, table, m, scratch + worker * scratch_step, worker, num_threads)
+            share_weight_results(
+                products, parts, part_size, out_start, table, m, scratch + worker * scratch_step, worker, num_threads
+            )
     return not np.isnan(check).any()
 
 

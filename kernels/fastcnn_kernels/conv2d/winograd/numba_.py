@@ -25,6 +25,7 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
 from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
+    add_vectors,
     copy_run,
     put_steps,
     transpose,
@@ -44,6 +45,12 @@ from fastcnn_kernels.prepacked import keep, room
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
 LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
 SEGMENT = 16  # tiles transposed at a time in the weight gradient: 6 x 66 vectors
+SPACING = 16  # elements between the E matrices of a panel beyond their size, or their starts meet in few cache sets
+
+
+def whole_lines(n):
+    """Elements of the cache lines that n take: what lies behind them begins at a line as well."""
+    return -(-n // 16) * 16
 
 
 @compiled
@@ -202,7 +209,7 @@ def winograd_tasks(
     shared_filters, shared_patches = blocks[3] != 0, blocks[4] != 0
     E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
     row_panels, tile_panels = (M + mr - 1) // mr, (tiles + NR - 1) // NR
-    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * mr * NR + 16
+    u_step, v_step, p_step = C * mr + SPACING, C * NR + SPACING, IB * mr * NR + SPACING
     row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
     tasks = groups * tile_blocks * row_blocks
     check = scratch + worker * scratch_step
@@ -254,7 +261,7 @@ def share_filters(weight, U, table, m, w, scratch, scratch_step, worker, workers
     """U of this worker's share of all panels of rows."""
     M, E = table[0, 4], (m + 2) * (m + 2)
     mr = panel_rows(M)
-    row_panels, u_step = (M + mr - 1) // mr, table[0, 5] * mr + 16
+    row_panels, u_step = (M + mr - 1) // mr, table[0, 5] * mr + SPACING
     tasks = table[0, 3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
@@ -268,7 +275,7 @@ def share_patches(image, w, V, table, m, scratch, scratch_step, segments, counts
     """V of this worker's share of the channels of every panel of tiles."""
     C, tiles = table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
     E, NR = (m + 2) * (m + 2), panel_width(image)
-    tile_panels, v_step = (tiles + NR - 1) // NR, C * NR + 16
+    tile_panels, v_step = (tiles + NR - 1) // NR, C * NR + SPACING
     for task in range(table[0, 3] * tile_panels):
         find_panels(table, task % tile_panels, 1, NR, segments, counts, worker)
         transform_images(
@@ -284,12 +291,13 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
     blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize, packed is not None)
     _, columns, step_rows, shared_filters, shared_patches = blocks.tolist()
-    u_size, v_size = E * (C * mr + 16), E * (C * NR + 16)
+    u_size, v_size = E * (C * mr + SPACING), E * (C * NR + SPACING)
     order = ("winograd", m, mr, M)
     U, filled = room(packed, order, groups * -(-M // mr) * u_size if shared_filters else 1, out.dtype)
     scratch = groups * -(-tiles // NR) * v_size if shared_patches else 0
-    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * mr * NR + 16)
+    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * mr * NR + SPACING)
     scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
+    scratch_step = whole_lines(scratch_step)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
     segments, counts = np.empty((num_threads * columns * NR, 5), np.intp), np.empty(num_threads * columns, np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
@@ -357,13 +365,15 @@ def transform_channels(
 
 
 @threaded
-def share_channels(dy, image, w, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers):
+def share_channels(
+    dy, image, w, Y, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers
+):  # fmt: skip
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
     E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
     VL = NR // 2
-    y_step, v_step = tiles * mr + 16, tiles * NR + 16
+    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
     row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
     column_panels = (C + NR - 1) // NR
     columns = scratch + worker * scratch_step
@@ -375,7 +385,7 @@ def share_channels(dy, image, w, V, table, m, tiles, count, segments, scratch, s
             continue
         transform_channels(
             dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
-            (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
             min(VL, mr - first, M - panel * mr - first), segments, index, table[0], mr, y_step, columns,
         )  # fmt: skip
     tasks = groups * blocks * count
@@ -421,7 +431,7 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
 
 @threaded
 def weight_tasks(
-    w, V, products, out, table, m, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step, worker, workers
+    w, Y, V, products, out, table, m, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step, worker, workers
 ):
     """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
 
@@ -430,9 +440,9 @@ def weight_tasks(
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     IB, JB, splits = blocks[1], blocks[2], blocks[3]
     E, NR, mr = (m + 2) * (m + 2), panel_width(w), panel_rows(M)
-    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + 16
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
-    y_step, v_step = tiles * mr + 16, tiles * NR + 16
+    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
     tasks = groups * i_blocks * j_blocks * splits
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (i_blocks * j_blocks * splits)
@@ -443,7 +453,7 @@ def weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro(
-                        mr, min(NR, C - j * NR), tiles, w, ((g * row_panels + i) * E + e) * y_step, w,
+                        mr, min(NR, C - j * NR), tiles, w, Y + ((g * row_panels + i) * E + e) * y_step, w,
                         V + ((g * column_panels + j) * E + e) * v_step, NR, w, products + (pair * E + e) * p_step, NR,
                         not first_chunk,
                     )  # fmt: skip
@@ -456,17 +466,48 @@ def weight_tasks(
                     )
 
 
+channels_of_one, tasks_of_one = share_channels.share, weight_tasks.share
+
+
 @threaded
-def share_weight_results(w, products, out, table, m, scratch, scratch_step, worker, workers):
-    """Turn products into results, this worker's share."""
+def weight_parts(
+    dy, image, w, Y, V, patches_step, products, part_size, out, table, m, blocks, segments, scratch, scratch_step,
+    worker, workers,
+):  # fmt: skip
+    """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
+    tile_rows, tiles_w, chunk, parts = table[0, 0] * table[1, 4], table[1, 5], blocks[0], blocks[4]
+    segments = segments[worker * chunk : (worker + 1) * chunk]
+    check, NR = scratch + worker * scratch_step, panel_width(w)
+    Y, V = Y + worker * patches_step, V + worker * patches_step
+    for part in range(parts * worker // workers, parts * (worker + 1) // workers):
+        first, end = tile_rows * part // parts * tiles_w, tile_rows * (part + 1) // parts * tiles_w
+        tile = first
+        while tile < end:
+            length = min(chunk, end - tile)
+            count = find_segments(table, tile, tile + length, SEGMENT, segments, 0)
+            channels_of_one(dy, image, w, Y, V, table, m, length, count, segments, check + NR, 0, 0, 1)
+            tasks_of_one(
+                w, Y, V, products + part * part_size, out, table, m, length, blocks, tile == first, False, check, 0, 0,
+                1,
+            )  # fmt: skip
+            tile += length
+
+
+@threaded
+def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
+    """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
     M, C, E = table[0, 4], table[0, 5], (m + 2) * (m + 2)
     NR, mr = panel_width(out), panel_rows(M)
-    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + 16
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
     tasks = table[0, 3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        total = products + task * E * p_step
+        for part in range(1, parts):
+            addend = total + part * part_size
+            add_vectors(w, total, w, addend, E * p_step)
         weight_results(
-            w, products + task * E * p_step, out, table, m, task // (row_panels * column_panels),
-            task // column_panels % row_panels, task % column_panels, p_step, scratch + worker * scratch_step,
+            w, total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
+            task % column_panels, p_step, scratch + worker * scratch_step,
         )  # fmt: skip
 
 
@@ -475,29 +516,36 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
     E, tiles, row_panels, column_panels = (m + 2) ** 2, N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
-    blocks = blocking.weight_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize)
-    chunk, _, _, splits = blocks.tolist()
-    V = groups * row_panels * E * (chunk * mr + 16)
-    products = V + groups * column_panels * E * (chunk * NR + 16)
-    scratch = products + groups * row_panels * column_panels * E * (mr * NR + 16)
+    blocks = blocking.weight_blocks(E, groups, M, C, N * tiles_h, tiles_w, mr, NR, out.itemsize)
+    chunk, _, _, splits, parts = blocks.tolist()
+    V = whole_lines(groups * row_panels * E * (chunk * mr + SPACING))
+    patches_size = V + groups * column_panels * E * (chunk * NR + SPACING)
+    products = patches_size * (num_threads if parts > 1 else 1)  # several workers have patches each
+    part_size = groups * row_panels * column_panels * E * (mr * NR + SPACING)
+    scratch = products + parts * part_size
     scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
-    segments = np.empty((chunk, 5), np.intp)
+    segments = np.empty(((num_threads if parts > 1 else 1) * chunk, 5), np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     dy, image, out = flat(dy), flat(image), flat(out)
-    for tile in range(0, tiles, chunk):
+    if parts > 1:
+        weight_parts(
+            num_threads, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, blocks, segments,
+            scratch, scratch_step,
+        )  # fmt: skip
+    for tile in range(0, tiles if parts == 1 else 0, chunk):
         end = min(tiles, tile + chunk)
         count = find_segments(plan.table, tile, end, SEGMENT, segments, 0)
         share_channels(
-            num_threads, dy, image, w, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
+            num_threads, dy, image, w, 0, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
         )
         weight_tasks(
-            num_threads, w, V, products, out, plan.table, m, end - tile, blocks, tile == 0, end == tiles, scratch,
+            num_threads, w, 0, V, products, out, plan.table, m, end - tile, blocks, tile == 0, end == tiles, scratch,
             scratch_step,
         )  # fmt: skip
-    if splits > 1:
-        share_weight_results(num_threads, w, products, out, plan.table, m, scratch, scratch_step)
+    if splits > 1 or parts > 1:
+        share_weight_results(num_threads, w, products, parts, part_size, out, plan.table, m, scratch, scratch_step)
     return not np.isnan(check).any()
 
 
