@@ -56,6 +56,9 @@ def test_masks_have_to_stay_in_cache():
     [
         (8, masked.FEW_ROWS, 3, "masked"),
         (8, masked.FEW_ROWS + 1, 3, "general"),
+        (3, masked.FEW_ROWS_OF_SHORT_SUMS, 3, "masked"),  # sums of 27
+        (3, masked.FEW_ROWS_OF_SHORT_SUMS + 1, 3, "general"),
+        (4, masked.FEW_ROWS_OF_SHORT_SUMS, 3, "general"),  # of 36
         (masked.FEW_PLANES, masked.FEW_ROWS_OF_A_TILE, 3, "masked"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 3, "direct"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE + 1, 3, "masked"),
@@ -68,13 +71,13 @@ def test_masked_forward(C, K, taps, expected):
 
 
 def test_masked_tiles_have_to_be_full():
-    rows = masked.FEW_ROWS_OF_A_TILE + 3  # more than the direct row takes
-    assert kernels(4, rows, 12, 3, padding=1)[0] == "general"  # 5 tiles of 32 lanes for 144 pixels: 1.11
-    assert kernels(4, rows, 17, 3, padding=1)[0] == "general"  # 10 for 289: 1.107
-    assert kernels(4, rows, 18, 3, padding=1)[0] == "masked"  # 11 for 324: 1.086
-    assert kernels(4, rows, 32, 3, padding=(1, 0))[0] == "masked"  # 32 for 32 x 30: 1.067
-    assert kernels(4, rows, 16, 3, padding=(1, 0))[0] == "general"  # 8 for 16 x 14: 1.14
-    assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 12, 3, padding=1)[0] == "masked"
+    assert kernels(4, 17, 12, 3)[0] == "masked"  # 8 vectors of 16 lanes for 10 x 10 pixels: 1.28
+    assert kernels(4, 17, 9, 3)[0] == "general"  # 4 for 7 x 7: 1.31
+    assert kernels(4, 16, 9, 3)[0] == "masked"
+    assert kernels(4, 17, 5, 3, padding=1)[0] == "masked"  # 2 for 25: 1.28
+    assert kernels(4, 16, 13, 5)[0] == "masked"  # 8 for 9 x 9: 1.58
+    assert kernels(4, 16, 5, 3)[0] == "general"  # 1 for 3 x 3: 1.78
+    assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 5, 3)[0] == "masked"
 
 
 def test_masked_tiles_of_few_rows_may_be_emptier():
@@ -98,10 +101,13 @@ def test_products_of_little_work_stay_on_one_thread():
 
 
 def test_masked_forward_over_memory():
-    side = int((masked.L3_BYTES / (2 * 4 * masked.ROWS_OVER_MEMORY)) ** 0.5)
-    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY, side, 1)[0] == "masked"
-    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY, side + 1, 1)[0] == "general"
-    assert kernels(masked.ROWS_OVER_MEMORY, masked.ROWS_OVER_MEMORY - 1, side + 1, 1)[0] == "masked"
+    rows = masked.ROWS_OVER_MEMORY + 1
+    side = int((masked.L3_BYTES / (2 * 4 * rows)) ** 0.5)
+    assert rows > masked.SHORT_SUM  # which are as many channels
+    assert kernels(rows, rows, side, 1)[0] == "masked"
+    assert kernels(rows, rows, side + 1, 1)[0] == "general"
+    assert kernels(rows, rows - 1, side + 2, 1)[0] == "masked"
+    assert kernels(masked.SHORT_SUM, rows, side + 2, 1)[0] == "masked"
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,18 @@
 #define VECTOR_BYTES 16
 #define MR 6
 #endif
-/* Direct kernels: rows up to which a tile is four vectors wide (mr x 4 sums + 4), and the tile of dot products. */
+/* Direct kernels: rows up to which a tile is four and three vectors wide, beyond them two: v (mr + 1) + 1 registers. The
+ * last tile of a plane takes the vectors it needs. The tile of dot products. */
 #if MR > 6
 #define WIDE_ROWS 6
+#define MIDDLE_ROWS 9
 #define DOT_ROWS 4
 #else
 #define WIDE_ROWS 2
+#define MIDDLE_ROWS 4
 #define DOT_ROWS 2
 #endif
+#define TILE_VECTORS(mr) ((mr) <= WIDE_ROWS ? 4 : (mr) <= MIDDLE_ROWS ? 3 : 2)
 #define DOT_COLUMNS 6
 /* Outer products: rows, each element broadcast where it lies, by vectors of the packed operand. */
 #define OUTER_ROWS 6

@@ -4,7 +4,7 @@ from libc.stdint cimport uint16_t
 
 cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int MR
-    const int WIDE_ROWS
+    int TILE_VECTORS(int mr)
     const int OUTER_ROWS
     const int OUTER_VECTORS
     const int DOT_ROWS
@@ -54,11 +54,11 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
-        int mr, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset, const float* bias,
+        int mr, int vectors, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset, const float* bias,
         float* tile
     )
     void direct_f64(
-        int mr, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset, const double* bias,
+        int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset, const double* bias,
         double* tile
     )
     void outer_f32(
@@ -76,7 +76,7 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const Py_ssize_t* offset, double* sums, Py_ssize_t sums_step
     )
     void masked_f32(
-        int mr, Py_ssize_t channels, Py_ssize_t taps, const float* a, const float* source, Py_ssize_t channel_step,
+        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const float* a, const float* source, Py_ssize_t channel_step,
         const Py_ssize_t* offset, const uint16_t* masks, const float* bias, float* c, Py_ssize_t ldc
     )
     void masked_dot_f32(
@@ -86,7 +86,7 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void add_lanes_f32(const float* sums, float* out, Py_ssize_t n)
     void masked_f64(
-        int mr, Py_ssize_t channels, Py_ssize_t taps, const double* a, const double* source, Py_ssize_t channel_step,
+        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const double* a, const double* source, Py_ssize_t channel_step,
         const Py_ssize_t* offset, const uint16_t* masks, const double* bias, double* c, Py_ssize_t ldc
     )
     void masked_dot_f64(
@@ -198,12 +198,13 @@ cdef inline double lane_sum(const real* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void direct(
-    int mr, Py_ssize_t L, const real* a, const real* source, const Py_ssize_t* offset, const real* bias, real* tile
+    int mr, int vectors, Py_ssize_t L, const real* a, const real* source, const Py_ssize_t* offset, const real* bias,
+    real* tile
 ) noexcept nogil:
     if real is float:
-        direct_f32(mr, L, a, source, offset, bias, tile)
+        direct_f32(mr, vectors, L, a, source, offset, bias, tile)
     else:
-        direct_f64(mr, L, a, source, offset, bias, tile)
+        direct_f64(mr, vectors, L, a, source, offset, bias, tile)
 
 
 cdef inline void outer(
@@ -227,13 +228,13 @@ cdef inline void dot(
 
 
 cdef inline void masked(
-    int mr, Py_ssize_t channels, Py_ssize_t taps, const real* a, const real* source, Py_ssize_t channel_step,
+    int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const real* a, const real* source, Py_ssize_t channel_step,
     const Py_ssize_t* offset, const uint16_t* masks, const real* bias, real* c, Py_ssize_t ldc
 ) noexcept nogil:
     if real is float:
-        masked_f32(mr, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
+        masked_f32(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
     else:
-        masked_f64(mr, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
+        masked_f64(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)
 
 
 cdef inline void masked_dot(

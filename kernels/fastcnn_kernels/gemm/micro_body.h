@@ -45,6 +45,24 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
+/* One case for every number of rows and of vectors of a direct tile. */
+#define UP_TO_2(CASE, n) CASE(n, 1) CASE(n, 2)
+#define UP_TO_3(CASE, n) UP_TO_2(CASE, n) CASE(n, 3)
+#define UP_TO_4(CASE, n) UP_TO_3(CASE, n) CASE(n, 4)
+#if MR > 6
+#define TILE_SIZES(CASE) UP_TO_4(CASE, 1) UP_TO_4(CASE, 2) UP_TO_4(CASE, 3) UP_TO_4(CASE, 4) UP_TO_4(CASE, 5) \
+    UP_TO_4(CASE, 6) UP_TO_3(CASE, 7) UP_TO_3(CASE, 8) UP_TO_3(CASE, 9) UP_TO_2(CASE, 10) UP_TO_2(CASE, 11) \
+    UP_TO_2(CASE, 12) MORE_SIZES(CASE)
+#else
+#define TILE_SIZES(CASE) UP_TO_4(CASE, 1) UP_TO_4(CASE, 2) UP_TO_3(CASE, 3) UP_TO_3(CASE, 4) UP_TO_2(CASE, 5) \
+    UP_TO_2(CASE, 6)
+#endif
+#if MR > 12
+#define MORE_SIZES(CASE) UP_TO_2(CASE, 13) UP_TO_2(CASE, 14)
+#else
+#define MORE_SIZES(CASE)
+#endif
+
 /* Columns behind the wanted ones come out too, up to a whole vector. */
 static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
                         ptrdiff_t ldc, int accumulate) {
@@ -141,10 +159,10 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
         UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
 }
 
-static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
+static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *tile) {
-#define CASE(n) case n: NAME(direct_rows)(n, n <= WIDE_ROWS ? 4 : 2, L, a, source, offset, bias, tile); break;
-    switch (mr) { ROW_COUNTS(CASE) }
+#define CASE(n, v) case (n) * 4 + (v): NAME(direct_rows)(n, v, L, a, source, offset, bias, tile); break;
+    switch (mr * 4 + vectors) { TILE_SIZES(CASE) }
 #undef CASE
 }
 
@@ -204,12 +222,12 @@ INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channel
             NAME(store_masked)(masks[j * (taps + 1) + taps], c + i * ldc + j * VL, acc[i][j]);
 }
 
-static void NAME(masked)(int mr, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
+static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
                          ptrdiff_t channel_step, const ptrdiff_t *offset, const uint16_t *masks, const REAL *bias,
                          REAL *c, ptrdiff_t ldc) {
-#define CASE(n) case n: NAME(masked_rows)(n, n <= WIDE_ROWS ? 4 : 2, channels, taps, a, source, channel_step, offset, \
-                                          masks, bias, c, ldc); break;
-    switch (mr) { ROW_COUNTS(CASE) }
+#define CASE(n, v) case (n) * 4 + (v): NAME(masked_rows)(n, v, channels, taps, a, source, channel_step, offset, masks, \
+                                                         bias, c, ldc); break;
+    switch (mr * 4 + vectors) { TILE_SIZES(CASE) }
 #undef CASE
 }
 
@@ -327,9 +345,9 @@ INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j];
 }
 
-static void NAME(direct)(int mr, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
+static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *tile) {
-    const int width = (mr <= WIDE_ROWS ? 4 : 2) * VECTOR_BYTES / (int)sizeof(REAL);
+    const int width = vectors * VECTOR_BYTES / (int)sizeof(REAL);
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < width; j++) {
             REAL sum = bias ? bias[i] : 0;
@@ -356,10 +374,10 @@ static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff
             for (ptrdiff_t p = 0; p < n; p++) sums[i * sums_step + j] += a[i * a_step + p] * b[offset[j] + p];
 }
 
-static void NAME(masked)(int mr, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
+static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,
                          ptrdiff_t channel_step, const ptrdiff_t *offset, const uint16_t *masks, const REAL *bias,
                          REAL *c, ptrdiff_t ldc) {
-    const int VL = VECTOR_BYTES / (int)sizeof(REAL), width = (mr <= WIDE_ROWS ? 4 : 2) * VL;
+    const int VL = VECTOR_BYTES / (int)sizeof(REAL), width = vectors * VL;
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < width; j++) {
             const uint16_t *mask = masks + j / VL * (taps + 1);

@@ -32,14 +32,31 @@ from fastcnn_kernels.gemm.numba_llvm import (
     store_masked,
     vector_type_of,
 )
+from fastcnn_kernels.numba_support import compiled
 
-#: Rows up to which a direct tile is four vectors wide, and the tile of dot products (as in micro.h).
-WIDE_ROWS, DOT_ROWS = (6, 4) if MR > 6 else (2, 2)
+#: Rows up to which a direct tile is four and three vectors wide, and the tile of dot products (as in micro.h).
+WIDE_ROWS, MIDDLE_ROWS, DOT_ROWS = (6, 9, 4) if MR > 6 else (2, 4, 2)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
 OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
 LINE_BYTES = 64
+
+
+@compiled
+def tile_vectors(mr):
+    """Vectors of a direct tile of mr rows at most; the last tile of a plane takes those it needs."""
+    return 4 if mr <= WIDE_ROWS else 3 if mr <= MIDDLE_ROWS else 2
+
+
+def _tile_cases(builder, emit, vector_type, mr, vectors, arguments):
+    """Code for every number of rows and of vectors of a direct tile."""
+    cases = [
+        (rows * 4 + width, partial(emit, builder, rows, width, vector_type, *arguments))
+        for rows in range(1, MR + 1)
+        for width in range(1, tile_vectors.py_func(rows) + 1)
+    ]
+    emit_switch(builder, builder.add(builder.mul(mr, mr.type(4)), vectors), cases)
 
 
 def _prefetch_vectors(builder, pointer, offset, VL, vectors):
@@ -85,9 +102,9 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
     _store_sums(builder, results, c, offsets, accumulate)
 
 
-def _emit_direct(builder, rows, vector_type, L, a, source, offset, bias, has_bias, tile):
-    """`direct` for one row count: rows x 4 or rows x 2 vector sums."""
-    intp, VL, vectors = L.type, vector_type.count, 4 if rows <= WIDE_ROWS else 2
+def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias, has_bias, tile):
+    """`direct` for one tile: rows x vectors sums."""
+    intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
     first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
@@ -155,10 +172,10 @@ def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums
 
 
 def _emit_masked(
-    builder, rows, vector_type, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
+    builder, rows, vectors, vector_type, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
 ):
-    """`masked` for one row count: rows x 4 or rows x 2 vector sums."""
-    intp, VL, vectors = taps.type, vector_type.count, 4 if rows <= WIDE_ROWS else 2
+    """`masked` for one tile: rows x vectors sums."""
+    intp, VL = taps.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
     first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
@@ -272,25 +289,27 @@ def _micro_code(typing_context, mr, columns, L, a, b, b_step, c, ldc, accumulate
 
 
 @intrinsic
-def _direct_code(typing_context, mr, L, a, source, offset, bias, has_bias, tile):
+def _direct_code(typing_context, mr, vectors, L, a, source, offset, bias, has_bias, tile):
     def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[2])
-        cases = [(rows, partial(_emit_direct, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
-        emit_switch(builder, arguments[0], cases)
+        vector_type = vector_type_of(context, signature.args[3])
+        _tile_cases(builder, _emit_direct, vector_type, arguments[0], arguments[1], arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(mr, L, a, source, offset, bias, has_bias, tile), generate
+    return types.void(mr, vectors, L, a, source, offset, bias, has_bias, tile), generate
 
 
 @intrinsic
-def _masked_code(typing_context, mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
+def _masked_code(
+    typing_context, mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
+):
     def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[3])
-        cases = [(rows, partial(_emit_masked, builder, rows, vector_type, *arguments[1:])) for rows in range(1, MR + 1)]
-        emit_switch(builder, arguments[0], cases)
+        vector_type = vector_type_of(context, signature.args[4])
+        _tile_cases(builder, _emit_masked, vector_type, arguments[0], arguments[1], arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc), generate
+    return types.void(
+        mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
+    ), generate
 
 
 @intrinsic
@@ -347,8 +366,8 @@ def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
     _micro_code(mr, columns, L, a, b, b_step, c, ldc, accumulate)
 
 
-def _direct(mr, L, a, source, offset, bias, has_bias, tile):
-    _direct_code(mr, L, a, source, offset, bias, has_bias, tile)
+def _direct(mr, vectors, L, a, source, offset, bias, has_bias, tile):
+    _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, tile)
 
 
 def _outer(vectors, L, many, step, few, tile, accumulate):
@@ -359,8 +378,8 @@ def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
     _dot_code(rows, columns, n, a, a_step, b, offset, sums, sums_step)
 
 
-def _masked_tile(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
-    _masked_code(mr, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc)
+def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
+    _masked_code(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc)
 
 
 def _masked_dot(
@@ -386,15 +405,16 @@ def micro(typing_context, mr, columns, L, a, a_start, b, b_start, b_step, c, c_s
 
 
 @intrinsic
-def direct(typing_context, mr, L, a, a_start, source, source_start, offset, offset_start, bias, bias_start, has_bias,
-           tile, tile_start):  # fmt: skip
+def direct(typing_context, mr, vectors, L, a, a_start, source, source_start, offset, offset_start, bias, bias_start,
+           has_bias, tile, tile_start):  # fmt: skip
     """Tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return emit_call(context, builder, _direct, (intp, intp, a, source, offset, bias, boolean, tile), arguments)
+        kinds = (intp, intp, intp, a, source, offset, bias, boolean, tile)
+        return emit_call(context, builder, _direct, kinds, arguments)
 
-    return types.void(intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+    return types.void(intp, intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
 
 
 @intrinsic
@@ -421,17 +441,35 @@ def dot(typing_context, rows, columns, n, a, a_start, a_step, b, b_start, offset
 
 
 @intrinsic
-def masked(typing_context, mr, channels, taps, a, a_start, source, source_start, channel_step, offset, offset_start,
-           masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
+def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, source_start, channel_step, offset,
+           offset_start, masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
     """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro_body.h)."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, a, source, intp, offset, masks, bias, boolean, c, intp)
+        kinds = (intp, intp, intp, intp, a, source, intp, offset, masks, bias, boolean, c, intp)
         return emit_call(context, builder, _masked_tile, kinds, arguments)
 
     return types.void(
-        intp, intp, intp, a, intp, source, intp, intp, offset, intp, masks, intp, bias, intp, boolean, c, intp, intp
+        intp,
+        intp,
+        intp,
+        intp,
+        a,
+        intp,
+        source,
+        intp,
+        intp,
+        offset,
+        intp,
+        masks,
+        intp,
+        bias,
+        intp,
+        boolean,
+        c,
+        intp,
+        intp,
     ), generate
 
 

@@ -1,7 +1,7 @@
 """Direct convolution in Cython. Contract in ``conv2d``; planes and offsets in ``geometry``.
 
 Forward and input gradient. A task copies its block of rows into padded planes, which stay in cache, and runs the
-flattened output rows in tiles of mr rows by four (mr <= WIDE_ROWS) or two vectors:
+flattened output rows in tiles of mr rows by up to four vectors:
 
     tile[m, j] = bias[m] + sum_l weight[m, l] planes[ offset[l] + pixel + j ]
 
@@ -22,7 +22,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, WIDE_ROWS, add_chunks, copy_run, direct, dot, even_tile,
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, add_chunks, copy_run, direct, dot, even_tile,
     pack_rows, panel_rows, panel_width, real, split_row, store_tile, take_steps
 )
 
@@ -79,15 +79,16 @@ cdef void direct_product(
     int activation, int pool, real* sums,
 ) noexcept nogil:
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
-    cdef int mr = panel_rows(M)
+    cdef int mr = panel_rows(M), VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
-    cdef Py_ssize_t tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
-    cdef Py_ssize_t pixel, i, step, panel, h
-    for step in range((pixels + tile_width - 1) // tile_width):
-        pixel = step * tile_width
-        for panel in range((M + mr - 1) // mr):
-            i = panel * mr
-            direct(mr, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
+    cdef Py_ssize_t pixel = 0, tile_width, i, panel, h
+    for panel in range((M + mr - 1) // mr):
+        i = panel * mr
+        pixel = 0
+        while pixel < pixels:
+            vectors = <int>min(TILE_VECTORS(mr), (pixels - pixel + VL - 1) // VL)
+            tile_width = vectors * VL
+            direct(mr, vectors, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
             activate(tile, min(mr, M - i), tile_width, tile_width, activation)
             if pool == 2:
                 store_tile(
@@ -98,6 +99,7 @@ cdef void direct_product(
                     tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
                     out + i * product[6] + p * product[4], product[4], product[5], product[6],
                 )
+            pixel += tile_width
     if pool == 2:
         for i in range(M):
             for h in range(rows // 2):
@@ -141,6 +143,8 @@ cdef void direct_blocks(
     cdef const Py_ssize_t* product
     cdef real* tile = scratch + worker * scratch_step
     cdef real* planes = tile + MR * 4 * panel_width(image)
+    for task in range(channels * F * table[10] * width, table[14]):
+        planes[task] = 0  # the last tile reads the slack: denormals would take 100 cycles each
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         n = task // (groups * blocks)
         g = task // blocks % groups

@@ -28,9 +28,9 @@ from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
-    WIDE_ROWS,
     direct,
     dot,
+    tile_vectors,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -102,17 +102,18 @@ def direct_product(
     L, M, width, p, PB, tile, tile_start, activation, pool, sums,
 ):  # fmt: skip
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
-    mr = panel_rows(M)
+    mr, VL = panel_rows(M), panel_width(planes) // 2
     P, Q = product[0], product[1]
     rows = min(PB, P - p)
     pixels = (rows - 1) * width + Q
-    tile_width = panel_width(planes) * (2 if mr <= WIDE_ROWS else 1)
-    for step in range((pixels + tile_width - 1) // tile_width):
-        pixel = step * tile_width
-        for panel in range((M + mr - 1) // mr):
-            i = panel * mr
+    for panel in range((M + mr - 1) // mr):
+        i = panel * mr
+        pixel = 0
+        while pixel < pixels:
+            vectors = min(tile_vectors(mr), (pixels - pixel + VL - 1) // VL)
+            tile_width = vectors * VL
             direct(
-                mr, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
+                mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
                 bias_start + i, has_bias, tile, tile_start,
             )  # fmt: skip
             activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
@@ -126,6 +127,7 @@ def direct_product(
                     tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
                     out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
                 )  # fmt: skip
+            pixel += tile_width
     if pool == 2:
         for i in range(M):
             for h in range(rows // 2):
@@ -164,6 +166,8 @@ def direct_blocks(
     tile = worker * scratch_step
     cleared = -1
     planes = tile + MR * 4 * panel_width(image)
+    slack = channels * phases.shape[0] * table[10] * width
+    zero_run(scratch, planes + slack, table[14] - slack)  # the last tile reads it: denormals would take 100 cycles each
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         n = task // (groups * blocks)
         g = task // blocks % groups

@@ -11,8 +11,8 @@ from fastcnn_kernels.memory import planned
 MASKED_TAPS = 1 << 19
 #: A block of tiles re-reads its pixels for every panel of weights: with the rows above and below they fill L2's half.
 L2_BYTES_FOR_PIXELS = 128 * 1024
-#: Tiles per task at most: a panel of weights stays in L1 meanwhile, more gains nothing.
-TILES_PER_TASK = 16
+#: Tiles per task at most: results that go to memory go there in long stretches.
+TILES_PER_TASK = 256
 #: A call makes at least this many tasks if it has the tiles.
 TASKS = 16
 
@@ -54,13 +54,14 @@ def weight_blocks(N, groups, M, L, vectors, tile_rows, vector_bytes):
     return np.array([max(1, min(N, WEIGHT_TASKS // tasks)), shared, rows, images, -(-vectors // parts)], np.intp)
 
 
-#: Rows (output channels of a group; input channels for dx) up to which packing the pixels does not pay.
-FEW_ROWS = 64
+#: Rows (output channels of a group; input channels for dx) up to which packing the pixels does not pay; and up to which
+#: it does not for sums as short.
+FEW_ROWS, FEW_ROWS_OF_SHORT_SUMS, SHORT_SUM = 64, 96, 32
 #: A tile of few rows reads so many planes that their pages leave the TLB: with several taps a padded copy pays.
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
-#: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last tile of a
-#: small plane is mostly empty, and so are the ends of rows shorter than the image's. A tile of few rows saves more.
-MOST_LANES_PER_PIXEL, MOST_LANES_OF_FEW_ROWS = 1.1, 8
+#: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last vector of a
+#: small plane is mostly empty, and so are the ends of rows shorter than the image's. Fewer rows save more.
+MOST_LANES_PER_PIXEL, MOST_LANES_OF_16_ROWS, MOST_LANES_OF_FEW_ROWS = 1.3, 1.6, 8
 #: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
 #: there are as many rows to make up for it.
 L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
@@ -74,11 +75,12 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
         if lanes_per_pixel > MOST_LANES_OF_FEW_ROWS:
             return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
         return ""
-    if M > FEW_ROWS:
+    short = channels * taps <= SHORT_SUM
+    if M > (FEW_ROWS_OF_SHORT_SUMS if short else FEW_ROWS):
         return f"{M} channels a group share each packed pixel, over sums of {channels * taps}: packing pays"
-    if lanes_per_pixel > MOST_LANES_PER_PIXEL:
+    if lanes_per_pixel > (MOST_LANES_OF_16_ROWS if M <= 16 else MOST_LANES_PER_PIXEL):
         return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
-    if M >= ROWS_OVER_MEMORY and nbytes > L3_BYTES:
+    if M > ROWS_OVER_MEMORY and not short and nbytes > L3_BYTES:
         return f"{nbytes} bytes of image and result: reading them in long stretches pays"
     return ""
 

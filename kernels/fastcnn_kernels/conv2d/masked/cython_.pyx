@@ -1,6 +1,6 @@
 """Masked convolution in Cython. Contract in ``conv2d``; shifts and masks in ``geometry``.
 
-Forward and input gradient: a tile of mr rows by four (mr <= WIDE_ROWS) or two vectors of pixels stays in registers
+Forward and input gradient: a tile of mr rows by up to four vectors of pixels stays in registers
 while every tap of every channel is read where it lies:
 
     out[m, j] = bias[m] + sum_{c, t} weight[m, (c, t)] image[ c plane + offset[t] + j ]
@@ -19,7 +19,7 @@ from libc.stdint cimport uint16_t
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, VECTOR_BYTES, WIDE_ROWS, add_chunks, add_lanes, even_tile,
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, even_tile,
     has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
 )
 
@@ -46,8 +46,8 @@ cdef void masked_tiles(
     cdef bint dense = table[20], whole
     cdef int pool = <int>table[21]
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t panels = (M + mr - 1) // mr, vectors = 4 if mr <= WIDE_ROWS else 2
-    cdef Py_ssize_t tile_width = vectors * (panel_width(image) // 2), pixels = (P - 1) * width + Q
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, most = TILE_VECTORS(mr), VL = panel_width(image) // 2, vectors
+    cdef Py_ssize_t tile_width = most * VL, pixels = (P - 1) * width + Q
     cdef Py_ssize_t tiles = (pixels + tile_width - 1) // tile_width, blocks = (tiles + tile_block - 1) // tile_block
     cdef Py_ssize_t slack = tile_width // width + 1, sums_step = (row_block + 2 * slack) * Q
     cdef Py_ssize_t tasks, first, n, g, block, panel, step, step_first, step_end, pixel, i, h, _
@@ -76,15 +76,16 @@ cdef void masked_tiles(
         for step in range(step_first, step_end):
             pixel = step * tile_width
             c = target + pixel if whole else tile
+            vectors = min(most, (pixels - pixel + VL - 1) // VL)
             masked(
-                mr, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
-                masks + step * vectors * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
+                mr, <int>vectors, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
+                masks + step * most * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
                 m_step if whole else tile_width,
             )
             if whole:
                 activate(c, mr, m_step, min(tile_width, pixels - pixel), activation)
                 continue
-            activate(tile, min(mr, M - i), tile_width, tile_width, activation)
+            activate(tile, min(mr, M - i), tile_width, vectors * VL, activation)
             if pool == 2:
                 store_tile(
                     tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums - block * row_block * Q, Q, 1,
@@ -126,7 +127,7 @@ cdef bint run_plan(
         return False
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(out_start), row_block = 0
-    cdef Py_ssize_t tile_width = (2 if mr <= WIDE_ROWS else 1) * panel_width(out_start)
+    cdef Py_ssize_t tile_width = TILE_VECTORS(mr) * panel_width(out_start) // 2
     cdef Py_ssize_t tile_block = blocking.tiles_per_task(
         ((table[1] - 1) * table[10] + table[2] + tile_width - 1) // tile_width, L // table[9],
         tile_width * sizeof(real), table[0] * groups * panels,

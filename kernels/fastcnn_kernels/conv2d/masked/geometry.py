@@ -18,8 +18,6 @@ from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
 VECTOR_BYTES = 64
-#: Vectors of the widest tile: masks are padded to a multiple of it.
-TILE_VECTORS = 4
 
 
 class Plan(NamedTuple):
@@ -50,7 +48,7 @@ def _masks(source, output, row_shifts, column_shifts, VL):
     inside[:, :Q, :-1] = (rows[:, None, :, None] & columns[None, :, None, :]).reshape(P, Q, -1)
     inside[:, :Q, -1] = True
     vectors = -(-((P - 1) * W + Q) // VL)
-    lanes = np.zeros((-(-vectors // TILE_VECTORS) * TILE_VECTORS * VL, inside.shape[-1]), bool)
+    lanes = np.zeros((vectors * VL, inside.shape[-1]), bool)
     pixels = min(P * W, len(lanes))
     lanes[:pixels] = inside.reshape(P * W, -1)[:pixels]
     bits = lanes.reshape(-1, VL, lanes.shape[-1]) * (1 << np.arange(VL))[None, :, None]
@@ -125,6 +123,6 @@ def declines(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1,
         )
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
-    tile = 2 * VECTOR_BYTES // out.itemsize
-    lanes = -(-((P - 1) * W + Q) // tile) * tile
+    VL = VECTOR_BYTES // out.itemsize
+    lanes = -(-((P - 1) * W + Q) // VL) * VL
     return blocking.declines_product(M, channels, R * S, lanes / (P * Q), image.nbytes + out.nbytes)

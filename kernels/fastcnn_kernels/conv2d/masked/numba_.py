@@ -24,10 +24,10 @@ from fastcnn_kernels.gemm.numba_micro import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
-    WIDE_ROWS,
     add_lanes,
     masked,
     masked_dot,
+    tile_vectors,
 )
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import flat, threaded
@@ -48,8 +48,8 @@ def masked_tiles(
     channel_step, taps, width, m_step, dense = table[1, 2], table[1, 3], table[1, 4], table[3, 1], table[3, 2]
     pool = table[3, 3]
     mr = panel_rows(M)
-    panels, vectors = (M + mr - 1) // mr, 4 if mr <= WIDE_ROWS else 2
-    tile_width, pixels = vectors * (panel_width(image) // 2), (P - 1) * width + Q
+    panels, most, VL = (M + mr - 1) // mr, tile_vectors(mr), panel_width(image) // 2
+    tile_width, pixels = most * VL, (P - 1) * width + Q
     tiles = (pixels + tile_width - 1) // tile_width
     blocks = (tiles + tile_block - 1) // tile_block if pool == 1 else (P + row_block - 1) // row_block
     slack = tile_width // width + 1
@@ -73,20 +73,21 @@ def masked_tiles(
             step_end = min(tiles, ((block + 1) * row_block * width + tile_width - 1) // tile_width)
         for step in range(step_first, step_end):
             pixel = step * tile_width
+            vectors = min(most, (pixels - pixel + VL - 1) // VL)
             if whole:
                 masked(
-                    mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
-                    offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, out,
+                    mr, vectors, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel,
+                    channel_step, offset, 0, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias, out,
                     target + pixel, m_step,
                 )  # fmt: skip
                 activate(out, target + pixel, mr, m_step, min(tile_width, pixels - pixel), activation)
             else:
                 masked(
-                    mr, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel, channel_step,
-                    offset, 0, masks, step * vectors * (taps + 1), bias, g * panels * mr + i, has_bias, scratch,
-                    tile, tile_width,
+                    mr, vectors, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel,
+                    channel_step, offset, 0, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias,
+                    scratch, tile, tile_width,
                 )  # fmt: skip
-                activate(scratch, tile, min(mr, M - i), tile_width, tile_width, activation)
+                activate(scratch, tile, min(mr, M - i), tile_width, vectors * VL, activation)
                 if pool == 2:
                     store_tile(
                         scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, scratch,
@@ -118,7 +119,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     (N, P, Q, groups, M, L), (_, _, _, taps, width, _), _, (_, _, _, pool, _, _) = plan.table.tolist()
     mr, lanes = panel_rows(M), VECTOR_BYTES // out.itemsize
-    panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, (4 if mr <= WIDE_ROWS else 2) * lanes
+    panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, tile_vectors(mr) * lanes
     tile_block = blocking.tiles_per_task(
         -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
     )
