@@ -48,7 +48,8 @@ cdef Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
 
 
 cdef void pack_part(
-    const real* source, real* packed, const Py_ssize_t* table, Py_ssize_t c, Py_ssize_t rows, int mr
+    const real* source, real* packed, const Py_ssize_t* table, Py_ssize_t c, Py_ssize_t rows, int mr,
+    Py_ssize_t tap_step,
 ) noexcept nogil:
     """Nine taps of channel c of the sum, which stands for a part of a larger filter: packed[tap][mr]."""
     cdef Py_ssize_t row_step = table[12], R = table[18], S = table[19], across = table[20], channels = table[21]
@@ -59,41 +60,47 @@ cdef void pack_part(
         s = part % across * 3 + t % 3
         if r >= R or s >= S:
             for i in range(mr):
-                packed[t * mr + i] = 0
+                packed[t * tap_step + i] = 0
             continue
         if table[15]:
             r = R - 1 - r
             s = S - 1 - s
-        transpose(source + r * S + s, row_step, NULL, rows, 1, packed + t * mr, mr, mr)
+        transpose(source + r * S + s, row_step, NULL, rows, 1, packed + t * tap_step, tap_step, mr)
 
 
 cdef void transform_filters(
     const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel, Py_ssize_t u_step,
     real* packed,
 ) noexcept nogil:
-    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
+    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
+
+    The rows of consecutive channels lie side by side in U, and tap by tap in `packed`: vectors of them are whole.
+    """
     cdef Py_ssize_t M = table[4], C = table[5], row_step = table[12], channel_step = table[13], R = table[18]
     cdef bint whole = R == 3 and table[19] == 3, backwards = table[15] and whole
     cdef int mr = panel_rows(M), VL = panel_width(weight) // 2
-    cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, lane, sign = -1 if backwards else 1
+    cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, vectors, sign = -1 if backwards else 1
+    cdef Py_ssize_t tap_step = PACKED_CHANNELS * mr
     cdef const real* source = weight + g * table[14] + panel * mr * row_step
+    cdef const real* taps = packed + (8 * tap_step if backwards else 0)
     for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
         first = chunk * PACKED_CHANNELS
         count = min(PACKED_CHANNELS, C - first)
-        if not whole:
-            for c in range(count):
-                pack_part(source, packed + c * 9 * mr, table, first + c, rows, mr)
-        elif channel_step == 9:
-            transpose(source + first * 9, row_step, NULL, rows, count * 9, packed, mr, mr)
-        else:
-            for c in range(count):
+        for c in range(count):
+            if whole:
                 transpose(
-                    source + (first + c) * channel_step, row_step, NULL, rows, 9, packed + c * 9 * mr, mr, mr
+                    source + (first + c) * channel_step, row_step, NULL, rows, 9, packed + c * mr, tap_step, mr
                 )
-        for lane in range((mr + VL - 1) // VL):
+            else:
+                pack_part(source, packed + c * mr, table, first + c, rows, mr, tap_step)
+        vectors = count * mr // VL
+        patches(
+            FILTER, m, vectors, VL, taps, VL, sign * 3 * tap_step, sign * tap_step, U + first * mr, VL, u_step
+        )
+        if vectors * VL < count * mr:
             patches(
-                FILTER, m, count, mr - lane * VL, packed + lane * VL + (8 * mr if backwards else 0), 9 * mr,
-                sign * 3 * mr, sign * mr, U + first * mr + lane * VL, mr, u_step,
+                FILTER, m, 1, count * mr - vectors * VL, taps + vectors * VL, VL, sign * 3 * tap_step,
+                sign * tap_step, U + first * mr + vectors * VL, VL, u_step,
             )
 
 

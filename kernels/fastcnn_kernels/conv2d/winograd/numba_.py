@@ -54,7 +54,7 @@ def whole_lines(n):
 
 
 @compiled
-def pack_part(weight, source, w, packed, table, c, rows, mr):
+def pack_part(weight, source, w, packed, table, c, rows, mr, tap_step):
     """Nine taps of channel c of the sum, which stands for a part of a larger filter: packed[tap][mr]."""
     row_step, R, S, across, channels = table[2, 0], table[3, 0], table[3, 1], table[3, 2], table[3, 3]
     part = c // channels
@@ -62,42 +62,46 @@ def pack_part(weight, source, w, packed, table, c, rows, mr):
     for t in range(9):
         r, s = part // across * 3 + t // 3, part % across * 3 + t % 3
         if r >= R or s >= S:
-            zero_run(w, packed + t * mr, mr)
+            zero_run(w, packed + t * tap_step, mr)
             continue
         if table[2, 3] != 0:
             r, s = R - 1 - r, S - 1 - s
-        transpose(weight, source + r * S + s, row_step, table[2], 0, False, rows, 1, w, packed + t * mr, mr, mr)
+        transpose(
+            weight, source + r * S + s, row_step, table[2], 0, False, rows, 1, w, packed + t * tap_step, tap_step, mr
+        )
 
 
 @compiled
 def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed):
-    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS."""
+    """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
+
+    The rows of consecutive channels lie side by side in U, and tap by tap in `packed`: vectors of them are whole.
+    """
     M, C, row_step, channel_step = table[0, 4], table[0, 5], table[2, 0], table[2, 1]
     whole = table[3, 0] == 3 and table[3, 1] == 3
     backwards = table[2, 3] != 0 and whole
     mr, VL = panel_rows(M), panel_width(weight) // 2
-    rows, sign = min(mr, M - panel * mr), -1 if backwards else 1
-    source = g * table[2, 2] + panel * mr * row_step
-    for chunk in range((C + PACKED_CHANNELS - 1) // PACKED_CHANNELS):
-        first = chunk * PACKED_CHANNELS
+    rows, sign, tap_step = min(mr, M - panel * mr), -1 if backwards else 1, PACKED_CHANNELS * mr
+    source, taps = g * table[2, 2] + panel * mr * row_step, packed + (8 * tap_step if backwards else 0)
+    for first in range(0, C, PACKED_CHANNELS):
         count = min(PACKED_CHANNELS, C - first)
-        if not whole:
-            for c in range(count):
-                pack_part(weight, source, w, packed + c * 9 * mr, table, first + c, rows, mr)
-        elif channel_step == 9:
-            transpose(
-                weight, source + first * 9, row_step, table[2], 0, False, rows, count * 9, w, packed, mr, mr
-            )  # fmt: skip
-        else:
-            for c in range(count):
+        for c in range(count):
+            if whole:
                 transpose(
                     weight, source + (first + c) * channel_step, row_step, table[2], 0, False, rows, 9, w,
-                    packed + c * 9 * mr, mr, mr,
+                    packed + c * mr, tap_step, mr,
                 )  # fmt: skip
-        for lane in range((mr + VL - 1) // VL):
+            else:
+                pack_part(weight, source, w, packed + c * mr, table, first + c, rows, mr, tap_step)
+        vectors = count * mr // VL
+        patches(
+            FILTER, m, vectors, VL, w, taps, VL, sign * 3 * tap_step, sign * tap_step, filters, U + first * mr, VL,
+            u_step,
+        )  # fmt: skip
+        if vectors * VL < count * mr:
             patches(
-                FILTER, m, count, mr - lane * VL, w, packed + lane * VL + (8 * mr if backwards else 0), 9 * mr,
-                sign * 3 * mr, sign * mr, filters, U + first * mr + lane * VL, mr, u_step,
+                FILTER, m, 1, count * mr - vectors * VL, w, taps + vectors * VL, VL, sign * 3 * tap_step,
+                sign * tap_step, filters, U + first * mr + vectors * VL, VL, u_step,
             )  # fmt: skip
 
 
