@@ -25,7 +25,7 @@ from cython.parallel cimport prange
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
-    put_steps, real, take_steps, transpose
+    put_steps, real, split_row, take_steps, transpose
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -44,27 +44,31 @@ cdef void pad_planes(
 
     Columns are sorted by remainder modulo `stride_w`, `width` of each. Negative `top` and `left` crop.
     """
-    cdef Py_ssize_t plane, i, j, h, b, first, last
+    cdef Py_ssize_t plane, i, j, h, b, first, last, remainders = pitch // width
+    cdef bint split = stride_w == 2 and remainders == 2  # both at once
     cdef const real* source
     cdef real* target
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
-        for i in range(rows):
-            target = planes + (plane * rows + i) * pitch
-            h = i * row_step - top
-            if h < 0 or h >= H:
-                for j in range(pitch):
-                    target[j] = 0
-                continue
-            source = image + (plane * H + h) * W - left
-            for b in range(pitch // width):
-                # column j of remainder b is image column j * stride_w + b - left
-                first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
-                last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+        for b in range(1 if split else remainders):
+            # column j of remainder b is image column j * stride_w + b - left
+            first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
+            last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+            for i in range(rows):
+                target = planes + (plane * rows + i) * pitch + b * width
+                h = i * row_step - top
+                if h < 0 or h >= H:
+                    for j in range(pitch if split else width):
+                        target[j] = 0
+                    continue
+                source = image + (plane * H + h) * W - left
+                if split:
+                    split_row(source, left, left + W, target, target + width, width)
+                    continue
                 for j in range(first):
-                    target[b * width + j] = 0
-                take_steps(target + b * width + first, source + first * stride_w + b, stride_w, last - first)
+                    target[j] = 0
+                take_steps(target + first, source + first * stride_w + b, stride_w, last - first)
                 for j in range(last, width):
-                    target[b * width + j] = 0
+                    target[j] = 0
 
 
 cdef Py_ssize_t find_runs(
@@ -299,6 +303,14 @@ def any_nonfinite(const real[::1] values not None, int num_threads):
     return found != 0
 
 
+def set_zero(real[::1] values not None, int num_threads):
+    """Set all values to zero."""
+    cdef Py_ssize_t size = values.shape[0], worker, i
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        for i in range(size * worker // num_threads, size * (worker + 1) // num_threads):
+            values[i] = 0
+
+
 def planes_of(planes, image, num_threads):
     """The `geometry.Planes` of an image, flat: a padded copy, or the image itself."""
     if not planes.copied:
@@ -312,7 +324,7 @@ def run_plan(plan, image, weight, bias, out, activation, pool, packed, num_threa
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
     source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
-        out[...] = 0
+        set_zero(out.reshape(-1), num_threads)
     for product in plan.products:
         run_product(
             product, source, weight.reshape(-1), bias, out.reshape(-1), activation, pool, packed, num_threads

@@ -15,6 +15,7 @@ from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     pack_runs,
     put_steps,
+    split_row,
     take_steps,
     transpose,
     zero_run,
@@ -37,22 +38,27 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, width, stride
 
     Columns are sorted by remainder modulo `stride_w`, `width` of each. Negative `top` and `left` crop.
     """
+    remainders = pitch // width
+    split = stride_w == 2 and remainders == 2  # both at once
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
-        for i in range(rows):
-            target = (plane * rows + i) * pitch
-            h = i * row_step - top
-            if h < 0 or h >= H:
-                zero_run(planes, target, pitch)
-                continue
-            source = (plane * H + h) * W - left
-            for b in range(pitch // width):
-                # column j of remainder b is image column j * stride_w + b - left
-                first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
-                last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
-                zero_run(planes, target + b * width, first)
+        for b in range(1 if split else remainders):
+            # column j of remainder b is image column j * stride_w + b - left
+            first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
+            last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+            for i in range(rows):
+                target = (plane * rows + i) * pitch + b * width
+                h = i * row_step - top
+                if h < 0 or h >= H:
+                    zero_run(planes, target, pitch if split else width)
+                    continue
+                source = (plane * H + h) * W - left
+                if split:
+                    split_row(image, source, left, left + W, planes, target, target + width, width)
+                    continue
+                zero_run(planes, target, first)
                 start = source + first * stride_w + b
-                take_steps(planes, target + b * width + first, image, start, stride_w, last - first)
-                zero_run(planes, target + b * width + last, width - last)
+                take_steps(planes, target + first, image, start, stride_w, last - first)
+                zero_run(planes, target + last, width - last)
 
 
 @compiled
@@ -286,6 +292,13 @@ def any_nonfinite(values, num_threads):
     return found.any()
 
 
+@threaded
+def set_zero(values, worker, workers):
+    """Set all values to zero, this worker's share."""
+    first = values.size * worker // workers
+    zero_run(values, first, values.size * (worker + 1) // workers - first)
+
+
 def planes_of(planes, image, num_threads):
     """The `geometry.Planes` of an image, flat: a padded copy, or the image itself."""
     if not planes.copied:
@@ -299,7 +312,7 @@ def run_plan(plan, image, weight, bias, out, activation, pool, packed, num_threa
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
     source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
-        out[...] = 0
+        set_zero(num_threads, flat(out))
     for product in plan.products:
         run_product(
             product, source, flat(weight), None if bias is None else flat(bias), flat(out), activation, pool, packed,

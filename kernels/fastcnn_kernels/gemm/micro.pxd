@@ -54,12 +54,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
-        int mr, int vectors, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset, const float* bias,
-        float* tile
+        int mr, int vectors, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset,
+        const float* bias, float* tile
     )
     void direct_f64(
-        int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset, const double* bias,
-        double* tile
+        int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset,
+        const double* bias, double* tile
     )
     void outer_f32(
         int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile, bint accumulate
@@ -68,16 +68,17 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int vectors, Py_ssize_t L, const double* many, Py_ssize_t step, const double* few, double* tile, bint accumulate
     )
     void dot_f32(
-        int rows, int columns, Py_ssize_t n, const float* a, Py_ssize_t a_step, const float* b,
-        const Py_ssize_t* offset, float* sums, Py_ssize_t sums_step
+        int rows, int columns, Py_ssize_t lines, Py_ssize_t n, const float* a, Py_ssize_t a_step, Py_ssize_t a_line,
+        const float* b, Py_ssize_t b_line, const Py_ssize_t* offset, float* sums, Py_ssize_t sums_step
     )
     void dot_f64(
-        int rows, int columns, Py_ssize_t n, const double* a, Py_ssize_t a_step, const double* b,
-        const Py_ssize_t* offset, double* sums, Py_ssize_t sums_step
+        int rows, int columns, Py_ssize_t lines, Py_ssize_t n, const double* a, Py_ssize_t a_step, Py_ssize_t a_line,
+        const double* b, Py_ssize_t b_line, const Py_ssize_t* offset, double* sums, Py_ssize_t sums_step
     )
     void masked_f32(
-        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const float* a, const float* source, Py_ssize_t channel_step,
-        const Py_ssize_t* offset, const uint16_t* masks, const float* bias, float* c, Py_ssize_t ldc
+        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const float* a, const float* source,
+        Py_ssize_t channel_step, const Py_ssize_t* offset, const uint16_t* masks, const float* bias, float* c,
+        Py_ssize_t ldc
     )
     void masked_dot_f32(
         int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const float* a, Py_ssize_t a_step,
@@ -86,8 +87,9 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void add_lanes_f32(const float* sums, float* out, Py_ssize_t n)
     void masked_f64(
-        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const double* a, const double* source, Py_ssize_t channel_step,
-        const Py_ssize_t* offset, const uint16_t* masks, const double* bias, double* c, Py_ssize_t ldc
+        int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const double* a, const double* source,
+        Py_ssize_t channel_step, const Py_ssize_t* offset, const uint16_t* masks, const double* bias, double* c,
+        Py_ssize_t ldc
     )
     void masked_dot_f64(
         int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const double* a, Py_ssize_t a_step,
@@ -218,18 +220,18 @@ cdef inline void outer(
 
 
 cdef inline void dot(
-    int rows, int columns, Py_ssize_t n, const real* a, Py_ssize_t a_step, const real* b, const Py_ssize_t* offset,
-    real* sums, Py_ssize_t sums_step
+    int rows, int columns, Py_ssize_t lines, Py_ssize_t n, const real* a, Py_ssize_t a_step, Py_ssize_t a_line,
+    const real* b, Py_ssize_t b_line, const Py_ssize_t* offset, real* sums, Py_ssize_t sums_step
 ) noexcept nogil:
     if real is float:
-        dot_f32(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+        dot_f32(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step)
     else:
-        dot_f64(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+        dot_f64(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step)
 
 
 cdef inline void masked(
-    int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const real* a, const real* source, Py_ssize_t channel_step,
-    const Py_ssize_t* offset, const uint16_t* masks, const real* bias, real* c, Py_ssize_t ldc
+    int mr, int vectors, Py_ssize_t channels, Py_ssize_t taps, const real* a, const real* source,
+    Py_ssize_t channel_step, const Py_ssize_t* offset, const uint16_t* masks, const real* bias, real* c, Py_ssize_t ldc
 ) noexcept nogil:
     if real is float:
         masked_f32(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, c, ldc)

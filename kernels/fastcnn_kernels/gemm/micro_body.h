@@ -244,21 +244,25 @@ INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 #endif
 }
 
-/* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over n pixels, n a multiple of VL. */
-INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step,
-                           const REAL *b, const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
+/* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over lines of n pixels, n a multiple of VL. */
+INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, ptrdiff_t n, const REAL *a,
+                           ptrdiff_t a_step, ptrdiff_t a_line, const REAL *b, ptrdiff_t b_line,
+                           const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
     NAME(vec) acc[DOT_ROWS][DOT_COLUMNS_OF_ONE_ROW];
     const REAL *column[DOT_COLUMNS_OF_ONE_ROW];
     UNROLL for (int j = 0; j < columns; j++) column[j] = b + offset[j];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) acc[i][j] = (NAME(vec)){0};
-    for (ptrdiff_t p = 0; p < n; p += VL) {
-        NAME(vec) row[DOT_ROWS];
-        UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
-        UNROLL for (int j = 0; j < columns; j++) {
-            NAME(vec) value = NAME(load)(column[j] + p);
-            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
+    for (ptrdiff_t line = 0; line < lines; line++, a += a_line) {
+        for (ptrdiff_t p = 0; p < n; p += VL) {
+            NAME(vec) row[DOT_ROWS];
+            UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
+            UNROLL for (int j = 0; j < columns; j++) {
+                NAME(vec) value = NAME(load)(column[j] + p);
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
+            }
         }
+        UNROLL for (int j = 0; j < columns; j++) column[j] += b_line;
     }
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) sums[i * sums_step + j] += NAME(lanes_sum)(acc[i][j]);
@@ -272,9 +276,11 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t n, const
 #define DOT_TILES(CASE) ONE_ROW(CASE) SIX(CASE, 2)
 #endif
 
-static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step, const REAL *b,
-                      const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
-#define CASE(r, c) case (r) * 16 + (c): NAME(dot_tile)(r, c, n, a, a_step, b, offset, sums, sums_step); break;
+static void NAME(dot)(int rows, int columns, ptrdiff_t lines, ptrdiff_t n, const REAL *a, ptrdiff_t a_step,
+                      ptrdiff_t a_line, const REAL *b, ptrdiff_t b_line, const ptrdiff_t *offset, REAL *sums,
+                      ptrdiff_t sums_step) {
+#define CASE(r, c) case (r) * 16 + (c): NAME(dot_tile)(r, c, lines, n, a, a_step, a_line, b, b_line, offset, sums, \
+                                                       sums_step); break;
     switch (rows * 16 + columns) { DOT_TILES(CASE) }
 #undef CASE
 }
@@ -367,11 +373,14 @@ static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t st
         }
 }
 
-static void NAME(dot)(int rows, int columns, ptrdiff_t n, const REAL *a, ptrdiff_t a_step, const REAL *b,
-                      const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
+static void NAME(dot)(int rows, int columns, ptrdiff_t lines, ptrdiff_t n, const REAL *a, ptrdiff_t a_step,
+                      ptrdiff_t a_line, const REAL *b, ptrdiff_t b_line, const ptrdiff_t *offset, REAL *sums,
+                      ptrdiff_t sums_step) {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
-            for (ptrdiff_t p = 0; p < n; p++) sums[i * sums_step + j] += a[i * a_step + p] * b[offset[j] + p];
+            for (ptrdiff_t line = 0; line < lines; line++)
+                for (ptrdiff_t p = 0; p < n; p++)
+                    sums[i * sums_step + j] += a[i * a_step + line * a_line + p] * b[offset[j] + line * b_line + p];
 }
 
 static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,

@@ -149,23 +149,30 @@ def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumul
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
-def _emit_dot(builder, rows, columns, vector_type, n, a, a_step, b, offset, sums, sums_step):
+def _emit_dot(
+    builder, rows, columns, vector_type, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step
+):  # fmt: skip
     """`dot` for one tile: rows x columns vector sums, whose lanes are added halves to halves."""
     intp, VL = n.type, vector_type.count
     tiles = [(i, j) for j in range(columns) for i in range(rows)]
     starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
 
-    def body(index, totals):
-        left = [load(builder, a, vector_type, builder.add(start, index)) for start in a_starts]
-        results = []
-        for (i, j), total in zip(tiles, totals, strict=True):
-            if i == 0:
-                right = load(builder, b, vector_type, builder.add(starts[j], index))
-            results.append(multiply_add(builder, left[i], right, total))
-        return results
+    def over_lines(line, totals):
+        a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
 
-    results = emit_loop(builder, n, VL, [ir.Constant(vector_type, None)] * len(tiles), body)
+        def over_vectors(index, totals):
+            left = [load(builder, a_row, vector_type, builder.add(start, index)) for start in a_starts]
+            results = []
+            for (i, j), total in zip(tiles, totals, strict=True):
+                if i == 0:
+                    right = load(builder, b_row, vector_type, builder.add(starts[j], index))
+                results.append(multiply_add(builder, left[i], right, total))
+            return results
+
+        return emit_loop(builder, n, VL, totals, over_vectors)
+
+    results = emit_loop(builder, lines, 1, [ir.Constant(vector_type, None)] * len(tiles), over_lines)
     for (i, j), value in zip(tiles, results, strict=True):
         pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
         builder.store(builder.fadd(builder.load(pointer), lanes_sum(builder, value)), pointer)
@@ -332,15 +339,15 @@ def _dot_tiles():
 
 
 @intrinsic
-def _dot_code(typing_context, rows, columns, n, a, a_step, b, offset, sums, sums_step):
+def _dot_code(typing_context, rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step):
     def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[3])
+        vector_type = vector_type_of(context, signature.args[4])
         key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
         cases = [(r * 16 + c, partial(_emit_dot, builder, r, c, vector_type, *arguments[2:])) for r, c in _dot_tiles()]
         emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
-    return types.void(rows, columns, n, a, a_step, b, offset, sums, sums_step), generate
+    return types.void(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step), generate
 
 
 @intrinsic
@@ -374,8 +381,8 @@ def _outer(vectors, L, many, step, few, tile, accumulate):
     _outer_code(vectors, L, many, step, few, tile, accumulate)
 
 
-def _dot(rows, columns, n, a, a_step, b, offset, sums, sums_step):
-    _dot_code(rows, columns, n, a, a_step, b, offset, sums, sums_step)
+def _dot(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step):
+    _dot_code(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step)
 
 
 def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
@@ -429,15 +436,18 @@ def outer(typing_context, vectors, L, many, many_start, step, few, few_start, ti
 
 
 @intrinsic
-def dot(typing_context, rows, columns, n, a, a_start, a_step, b, b_start, offset, offset_start, sums, sums_start,
-        sums_step):  # fmt: skip
-    """``sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel]`` over n pixels, n a multiple of the lanes."""
+def dot(typing_context, rows, columns, lines, n, a, a_start, a_step, a_line, b, b_start, b_line, offset, offset_start,
+        sums, sums_start, sums_step):  # fmt: skip
+    """``sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel]`` over lines of n pixels: whole vectors."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        return emit_call(context, builder, _dot, (intp, intp, intp, a, intp, b, offset, sums, intp), arguments)
+        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, sums, intp)
+        return emit_call(context, builder, _dot, kinds, arguments)
 
-    return types.void(intp, intp, intp, a, intp, intp, b, intp, offset, intp, sums, intp, intp), generate
+    return types.void(
+        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, sums, intp, intp
+    ), generate
 
 
 @intrinsic

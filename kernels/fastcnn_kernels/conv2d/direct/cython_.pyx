@@ -8,7 +8,8 @@ flattened output rows in tiles of mr rows by up to four vectors:
 The image is never packed: row l of the right-hand side lies in the planes as it is. Columns past Q in each row are
 computed and dropped. "High Performance Zero-Memory Overhead Direct Convolutions" (arXiv 1809.10170) argues for this.
 
-Weight gradient. With dy copied into rows of the same width, zeros past Q, each entry is one long dot product:
+Weight gradient. Each entry is one long dot product. Rows of dy that are whole vectors are read where they lie; others
+are copied into rows of the planes' width, zeros past Q:
 
     dw[m, l] = sum_pixel dy[m, pixel] planes[ offset[l] + pixel ]
 
@@ -26,12 +27,16 @@ from fastcnn_kernels.gemm.micro cimport (
     pack_rows, panel_rows, panel_width, real, split_row, store_tile, take_steps
 )
 
-from fastcnn_kernels.conv2d.cython_ import any_nonfinite
+from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
+
+
+cdef enum:
+    DOT_PIXELS = 1024  # pixels whose rows of dy stay in L1 while all taps pass
 
 
 cdef void pad_block(
@@ -71,6 +76,13 @@ cdef void pad_block(
                 if 0 <= h < H:
                     take_steps(target + first, image + (c * H + h) * W + first * sw + b - left, sw, last - first)
                 target += width
+
+
+cdef void clear_slack(real* planes, const Py_ssize_t* table, Py_ssize_t F) noexcept nogil:
+    """Zeros behind the planes, where the last tile reads: they may meet zeros of dy, and denormals would be slow."""
+    cdef Py_ssize_t i
+    for i in range(table[3] * F * table[10] * table[11], table[14]):
+        planes[i] = 0
 
 
 cdef void direct_product(
@@ -133,7 +145,7 @@ cdef void direct_blocks(
     Py_ssize_t product_count, int activation, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the blocks (n, g, rows): pad, then every product.
+    """Do this worker's share of the blocks (rows, n, g), which are padded alike for all n, g: pad, then every product.
 
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
@@ -143,12 +155,11 @@ cdef void direct_blocks(
     cdef const Py_ssize_t* product
     cdef real* tile = scratch + worker * scratch_step
     cdef real* planes = tile + MR * 4 * panel_width(image)
-    for task in range(channels * F * table[10] * width, table[14]):
-        planes[task] = 0  # the last tile reads the slack: denormals would take 100 cycles each
+    clear_slack(planes, table, F)
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
-        n = task // (groups * blocks)
-        g = task // blocks % groups
-        p = task % blocks * PB
+        p = task // (N * groups) * PB
+        n = task % (N * groups) // groups
+        g = task % groups
         pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
         cleared = p
         for k in range(product_count):
@@ -185,7 +196,7 @@ def run_plan(
     )
     cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
     if not plan.covers_out:
-        np.asarray(out)[...] = 0
+        set_zero(np.asarray(out), num_threads)
     if product_count == 0:
         return
     if not filled:
@@ -248,11 +259,14 @@ cdef void dot_blocks(
     const Py_ssize_t* product, const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t chunks, real* scratch,
     Py_ssize_t scratch_step, Py_ssize_t rows_step, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (n, rows)."""
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n)."""
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
     cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], P = product[0], Q = product[1]
     cdef Py_ssize_t task, chunk, g, n, p, block, i, j, rows, columns, row_tile, column_tile, row_tiles, column_tiles
-    cdef Py_ssize_t cleared = -1
+    cdef bint in_place = rows_step == 0
+    cdef Py_ssize_t length = Q if in_place else DOT_PIXELS, a_step = P * Q if in_place else rows_step
+    cdef Py_ssize_t at_a_time = max(1, DOT_PIXELS // Q) if in_place else 1, lines, line, count, cleared = -1
+    cdef const real* a
     cdef real* dy_rows = scratch + worker * scratch_step
     cdef real* planes = dy_rows + M * rows_step
     cdef real* sums
@@ -260,6 +274,7 @@ cdef void dot_blocks(
     columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
     row_tiles = (M + rows - 1) // rows
     column_tiles = (L + columns - 1) // columns
+    clear_slack(planes, table, F)
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
@@ -267,19 +282,30 @@ cdef void dot_blocks(
         for i in range(M * L):
             sums[i] = 0
         for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
-            n = block // blocks
-            p = block % blocks * PB
+            n = block % N
+            p = block // N * PB
             pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
             cleared = p
-            widen_rows(dy + (n * groups + g) * M * P * Q, dy_rows, M, P, Q, width, p, PB, rows_step)
+            a = dy + (n * groups + g) * M * P * Q + p * Q
+            lines = min(PB, P - p)
+            if not in_place:
+                widen_rows(a - p * Q, dy_rows, M, P, Q, width, p, PB, rows_step)
+                a = dy_rows
+                lines = (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
                 i = row_tile * rows
-                for column_tile in range(column_tiles):
-                    j = column_tile * columns
-                    dot(
-                        <int>min(rows, M - i), <int>min(columns, L - j), rows_step, dy_rows + i * rows_step, rows_step,
-                        planes, offset + j, sums + i * L + j, L,
-                    )
+                line = 0
+                while line < lines:
+                    count = min(at_a_time, lines - line)
+                    for column_tile in range(column_tiles):
+                        j = column_tile * columns
+                        dot(
+                            <int>min(rows, M - i), <int>min(columns, L - j), count,
+                            length if in_place else min(length, rows_step - line * length),
+                            a + i * a_step + line * length, a_step, length,
+                            planes + line * (width if in_place else length), width, offset + j, sums + i * L + j, L,
+                        )
+                    line += count
 
 
 def run_weight_plan(
@@ -291,11 +317,13 @@ def run_weight_plan(
     cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
     cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], worker
     cdef int NR = panel_width(&dy[0, 0, 0, 0])
-    cdef Py_ssize_t rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
+    cdef Py_ssize_t rows_step = 0  # rows of dy of whole vectors are read where they lie
+    if dy.shape[3] % (NR // 2) != 0:
+        rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
     cdef Py_ssize_t scratch_step = M * rows_step + <Py_ssize_t>plan.scratch_size
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
     dtype = np.float32 if real is float else np.float64
-    cdef real[::1] scratch = np.zeros(num_threads * scratch_step, dtype)
+    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         dot_blocks(

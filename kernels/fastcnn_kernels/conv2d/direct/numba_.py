@@ -4,12 +4,10 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-import numpy as np
-
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
-from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
@@ -35,6 +33,8 @@ from fastcnn_kernels.gemm.numba_micro import (
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room
+
+DOT_PIXELS = 1024  # pixels whose rows of dy stay in L1 while all taps pass
 
 
 @compiled
@@ -73,6 +73,13 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
                     source = image_start + (c * H + h) * W + first * sw + b - left
                     take_steps(planes, target + first, image, source, sw, last - first)
                 target += width
+
+
+@compiled
+def clear_slack(planes, planes_start, table, F):
+    """Zeros behind the planes, where the last tile reads: they may meet zeros of dy, and denormals would be slow."""
+    size = table[3] * F * table[10] * table[11]
+    zero_run(planes, planes_start + size, table[14] - size)
 
 
 @compiled
@@ -156,7 +163,7 @@ def direct_blocks(
     image, a_packed, bias, has_bias, out, table, phases, products, offset, activation, scratch, scratch_step, worker,
     workers,
 ):  # fmt: skip
-    """Do this worker's share of the blocks (n, g, rows): pad, then every product.
+    """Do this worker's share of the blocks (rows, n, g), which are padded alike for all n, g: pad, then every product.
 
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
@@ -166,12 +173,9 @@ def direct_blocks(
     tile = worker * scratch_step
     cleared = -1
     planes = tile + MR * 4 * panel_width(image)
-    slack = channels * phases.shape[0] * table[10] * width
-    zero_run(scratch, planes + slack, table[14] - slack)  # the last tile reads it: denormals would take 100 cycles each
+    clear_slack(scratch, planes, table, phases.shape[0])
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
-        n = task // (groups * blocks)
-        g = task // blocks % groups
-        p = task % blocks * PB
+        p, n, g = task // (N * groups) * PB, task % (N * groups) // groups, task % groups
         pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared)
         cleared = p
         for k in range(products.shape[0]):
@@ -195,7 +199,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
-        out[...] = 0
+        set_zero(num_threads, out.reshape(-1))
     if len(plan.products) == 0:
         return
     bias = padded_bias(bias, groups, M, panel_rows(M))
@@ -248,16 +252,20 @@ def widen_rows(dy, dy_start, rows, rows_start, M, P, Q, width, p, PB, step):
 def dot_blocks(
     dy, image, partial, table, phases, product, offset, chunks, scratch, scratch_step, rows_step, worker, workers
 ):
-    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (n, rows)."""
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n)."""
     N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
     width, PB, blocks, P, Q, L = table[11], table[12], table[13], product[0], product[1], offset.size
     dy_rows = worker * scratch_step
     cleared = -1
     planes = dy_rows + M * rows_step
+    in_place = rows_step == 0
+    length, a_step = (Q, P * Q) if in_place else (DOT_PIXELS, rows_step)
+    at_a_time = max(1, DOT_PIXELS // Q) if in_place else 1
     rows = even_tile(M, DOT_ROWS)
     columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
     row_tiles = (M + rows - 1) // rows
     column_tiles = (L + columns - 1) // columns
+    clear_slack(scratch, planes, table, phases.shape[0])
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
@@ -265,21 +273,30 @@ def dot_blocks(
         for i in range(M * L):
             partial[sums + i] = 0
         for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
-            n = block // blocks
-            p = block % blocks * PB
+            n, p = block % N, block // N * PB
             pad_block(
                 image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared
             )
             cleared = p
-            widen_rows(dy, (n * groups + g) * M * P * Q, scratch, dy_rows, M, P, Q, width, p, PB, rows_step)
+            a, start, lines = dy, (n * groups + g) * M * P * Q + p * Q, min(PB, P - p)
+            if not in_place:
+                widen_rows(dy, start - p * Q, scratch, dy_rows, M, P, Q, width, p, PB, rows_step)
+                a, start, lines = scratch, dy_rows, (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
                 i = row_tile * rows
-                for column_tile in range(column_tiles):
-                    j = column_tile * columns
-                    dot(
-                        min(rows, M - i), min(columns, L - j), rows_step, scratch, dy_rows + i * rows_step, rows_step,
-                        scratch, planes, offset, j, partial, sums + i * L + j, L,
-                    )  # fmt: skip
+                line = 0
+                while line < lines:
+                    count = min(at_a_time, lines - line)
+                    pixels = length if in_place else min(length, rows_step - line * length)
+                    for column_tile in range(column_tiles):
+                        j = column_tile * columns
+                        dot(
+                            min(rows, M - i), min(columns, L - j), count, pixels, a,
+                            start + i * a_step + line * length, a_step, length, scratch,
+                            planes + line * (width if in_place else length), width, offset, j, partial,
+                            sums + i * L + j, L,
+                        )  # fmt: skip
+                    line += count
 
 
 def run_weight_plan(plan, dy, x, out, num_threads):
@@ -287,10 +304,12 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     N, groups, M = plan.table[:3].tolist()
     width, PB, blocks = plan.table[11:14].tolist()
     NR = 2 * VECTOR_BYTES // out.itemsize
-    rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
+    rows_step = 0  # rows of dy of whole vectors are read where they lie
+    if dy.shape[3] % (NR // 2) != 0:
+        rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
     scratch_step = M * rows_step + plan.scratch_size
     chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
-    scratch = np.zeros(num_threads * scratch_step, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     dot_blocks(
         num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, plan.products[0], plan.offset, chunks,

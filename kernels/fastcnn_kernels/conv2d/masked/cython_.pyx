@@ -78,8 +78,8 @@ cdef void masked_tiles(
             c = target + pixel if whole else tile
             vectors = min(most, (pixels - pixel + VL - 1) // VL)
             masked(
-                mr, <int>vectors, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step, offset,
-                masks + step * most * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
+                mr, <int>vectors, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step,
+                offset, masks + step * most * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
                 m_step if whole else tile_width,
             )
             if whole:

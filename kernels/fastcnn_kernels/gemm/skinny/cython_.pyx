@@ -48,7 +48,7 @@ cdef void dot_columns(
             for i in range(rows * columns):
                 tile[i] = 0
             if whole > 0:
-                dot(<int>height, <int>width, whole, left, L, right, offset, tile, columns)
+                dot(<int>height, <int>width, 1, whole, left, L, 0, right, 0, offset, tile, columns)
             for i in range(height):
                 for j in range(width):
                     total = tile[i * columns + j]

@@ -49,7 +49,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
             for i in range(rows * columns):
                 tiles[tile + i] = 0
             if whole > 0:
-                dot(height, width, whole, few, left, L, many, right, offset, 0, tiles, tile, columns)
+                dot(height, width, 1, whole, few, left, L, 0, many, right, 0, offset, 0, tiles, tile, columns)
             for i in range(height):
                 for j in range(width):
                     total = tiles[tile + i * columns + j]
