@@ -126,6 +126,18 @@ def test_masked_weight_gradient(C, K, size, expected):
     assert kernels(C, K, size, 1)[2] == expected
 
 
+def test_masked_weight_gradient_of_groups():
+    channels = masked.LARGEST_GRADIENT_OF_A_GROUP // 4
+    assert kernels(2 * channels, 8, 9, 1, 2)[2] == "masked"
+    assert kernels(2 * channels + 2, 8, 9, 1, 2)[2] == "direct"
+
+
+def test_weight_gradients_of_groups_are_cheaper_as_dot_products():
+    assert kernels(32, 32, 28, 3, padding=1)[2] == "winograd4"
+    assert kernels(4 * 16, 4 * 16, 28, 3, 4, padding=1)[2] == "direct"  # one vector of channels
+    assert kernels(4 * 32, 4 * 32, 28, 3, 4, padding=1)[2] == "winograd4"
+
+
 @pytest.mark.parametrize(
     ("C", "K", "taps", "groups", "expected"),
     [

@@ -94,6 +94,10 @@ EDGES = [
     Layer("sum packed in turns", "edge", 2, 33, 5, 13, 9, 1, 1),
     Layer("sum of two blocks", "edge", 2, 30, 6, 11, 15, 3, 3, padding=(1, 1, 1, 1)),
     Layer("sum long enough for chunks", "edge", 5, 1, 30, 30, 2, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("images several at a time", "edge", 40, 2, 7, 7, 3, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("images of groups several at a time", "edge", 21, 32, 6, 6, 32, 2, 2, groups=16),
+    Layer("rows of whole vectors", "edge", 16, 1, 24, 48, 2, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]
 
 #: This project's own selection of layers, in nine classes.

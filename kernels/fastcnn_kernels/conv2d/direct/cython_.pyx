@@ -35,10 +35,6 @@ from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
 
-cdef enum:
-    DOT_PIXELS = 1024  # pixels whose rows of dy stay in L1 while all taps pass
-
-
 cdef void pad_block(
     const real* image, real* planes, Py_ssize_t channels, const Py_ssize_t* table, const Py_ssize_t* phases,
     Py_ssize_t F, Py_ssize_t p, bint clear,
@@ -257,41 +253,64 @@ cdef void widen_rows(
 cdef void dot_blocks(
     const real* dy, const real* image, real* partial, const Py_ssize_t* table, const Py_ssize_t* phases, Py_ssize_t F,
     const Py_ssize_t* product, const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t chunks, real* scratch,
-    Py_ssize_t scratch_step, Py_ssize_t rows_step, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t scratch_step, Py_ssize_t rows_step, Py_ssize_t images, Py_ssize_t pixels, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n)."""
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n).
+
+    A dot product takes a number of lines at a time: rows of dy where they lie, as many as `pixels` hold; or else
+    stretches of its copied rows; or the copied rows of `images`.
+    """
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
     cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], P = product[0], Q = product[1]
-    cdef Py_ssize_t task, chunk, g, n, p, block, i, j, rows, columns, row_tile, column_tile, row_tiles, column_tiles
+    cdef Py_ssize_t task, chunk, g, n, p, block, end, i, j, rows, columns, row_tile, row_tiles
+    cdef Py_ssize_t column_tile, column_tiles
     cdef bint in_place = rows_step == 0
-    cdef Py_ssize_t length = Q if in_place else DOT_PIXELS, a_step = P * Q if in_place else rows_step
-    cdef Py_ssize_t at_a_time = max(1, DOT_PIXELS // Q) if in_place else 1, lines, line, count, cleared = -1
+    cdef Py_ssize_t length = Q if in_place else pixels if images == 1 else rows_step
+    cdef Py_ssize_t at_a_time = max(1, pixels // Q) if in_place else images
+    cdef Py_ssize_t a_step = P * Q if in_place else rows_step, a_line = length if images == 1 else M * rows_step
+    cdef Py_ssize_t b_line = width if in_place else length if images == 1 else table[14]
+    cdef Py_ssize_t lines, line, count, cleared = -1
     cdef const real* a
     cdef real* dy_rows = scratch + worker * scratch_step
-    cdef real* planes = dy_rows + M * rows_step
+    cdef real* planes = dy_rows + images * M * rows_step
     cdef real* sums
     rows = even_tile(M, DOT_ROWS)
     columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
     row_tiles = (M + rows - 1) // rows
     column_tiles = (L + columns - 1) // columns
-    clear_slack(planes, table, F)
+    for i in range(images):
+        clear_slack(planes + i * table[14], table, F)
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
         sums = partial + (chunk * groups + g) * M * L
         for i in range(M * L):
             sums[i] = 0
-        for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
-            n = block % N
+        block = N * blocks * chunk // chunks
+        end = N * blocks * (chunk + 1) // chunks
+        cleared = -1
+        while block < end:
             p = block // N * PB
-            pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
+            lines = min(images, end - block)
+            for i in range(lines):
+                n = (block + i) % N
+                pad_block(
+                    image + (n * groups + g) * channels * H * W, planes + i * table[14], channels, table, phases, F, p,
+                    p != cleared,
+                )
+                a = dy + (n * groups + g) * M * P * Q
+                if not in_place:
+                    widen_rows(a, dy_rows + i * M * rows_step, M, P, Q, width, p, PB, rows_step)
             cleared = p
-            a = dy + (n * groups + g) * M * P * Q + p * Q
-            lines = min(PB, P - p)
-            if not in_place:
-                widen_rows(a - p * Q, dy_rows, M, P, Q, width, p, PB, rows_step)
+            block += lines
+            if in_place:
+                a += p * Q
+                lines = min(PB, P - p)
+            else:
                 a = dy_rows
-                lines = (rows_step + length - 1) // length
+                if images == 1:
+                    lines = (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
                 i = row_tile * rows
                 line = 0
@@ -301,9 +320,9 @@ cdef void dot_blocks(
                         j = column_tile * columns
                         dot(
                             <int>min(rows, M - i), <int>min(columns, L - j), count,
-                            length if in_place else min(length, rows_step - line * length),
-                            a + i * a_step + line * length, a_step, length,
-                            planes + line * (width if in_place else length), width, offset + j, sums + i * L + j, L,
+                            min(length, rows_step - line * length) if images == 1 and not in_place else length,
+                            a + i * a_step + line * a_line, a_step, a_line, planes + line * b_line, b_line, offset + j,
+                            sums + i * L + j, L,
                         )
                     line += count
 
@@ -317,10 +336,11 @@ def run_weight_plan(
     cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
     cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], worker
     cdef int NR = panel_width(&dy[0, 0, 0, 0])
-    cdef Py_ssize_t rows_step = 0  # rows of dy of whole vectors are read where they lie
-    if dy.shape[3] % (NR // 2) != 0:
+    cdef Py_ssize_t rows_step = 0, pixels = blocking.DOT_PIXELS  # large rows of whole vectors are read where they lie
+    if dy.shape[3] % (NR // 2) != 0 or dy.shape[2] * dy.shape[3] < pixels:
         rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
-    cdef Py_ssize_t scratch_step = M * rows_step + <Py_ssize_t>plan.scratch_size
+    cdef Py_ssize_t images = blocking.images_at_a_time(rows_step, table[13], table[0])
+    cdef Py_ssize_t scratch_step = images * (M * rows_step + table[14])
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
@@ -328,7 +348,7 @@ def run_weight_plan(
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         dot_blocks(
             &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &products[0, 0], &offset[0], L,
-            chunks, &scratch[0], scratch_step, rows_step, worker, num_threads,
+            chunks, &scratch[0], scratch_step, rows_step, images, pixels, worker, num_threads,
         )
     if chunks > 1:
         add_chunks(&partial[0], &out[0], out.shape[0], chunks)

@@ -34,8 +34,6 @@ from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room
 
-DOT_PIXELS = 1024  # pixels whose rows of dy stay in L1 while all taps pass
-
 
 @compiled
 def pad_block(image, image_start, planes, planes_start, channels, table, phases, p, clear):
@@ -250,51 +248,69 @@ def widen_rows(dy, dy_start, rows, rows_start, M, P, Q, width, p, PB, step):
 
 @threaded
 def dot_blocks(
-    dy, image, partial, table, phases, product, offset, chunks, scratch, scratch_step, rows_step, worker, workers
-):
-    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n)."""
+    dy, image, partial, table, phases, product, offset, chunks, scratch, scratch_step, rows_step, images, pixels,
+    worker, workers,
+):  # fmt: skip
+    """Do this worker's share of the chunks: partial[chunk, g, m, l] over the chunk's blocks (rows, n).
+
+    A dot product takes a number of lines at a time: rows of dy where they lie, as many as `pixels` hold; or else
+    stretches of its copied rows; or the copied rows of `images`.
+    """
     N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
     width, PB, blocks, P, Q, L = table[11], table[12], table[13], product[0], product[1], offset.size
     dy_rows = worker * scratch_step
-    cleared = -1
-    planes = dy_rows + M * rows_step
+    planes = dy_rows + images * M * rows_step
     in_place = rows_step == 0
-    length, a_step = (Q, P * Q) if in_place else (DOT_PIXELS, rows_step)
-    at_a_time = max(1, DOT_PIXELS // Q) if in_place else 1
+    length = Q if in_place else pixels if images == 1 else rows_step
+    at_a_time = max(1, pixels // Q) if in_place else images
+    a_step, a_line = P * Q if in_place else rows_step, length if images == 1 else M * rows_step
+    b_line = width if in_place else length if images == 1 else table[14]
     rows = even_tile(M, DOT_ROWS)
     columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
     row_tiles = (M + rows - 1) // rows
     column_tiles = (L + columns - 1) // columns
-    clear_slack(scratch, planes, table, phases.shape[0])
+    for i in range(images):
+        clear_slack(scratch, planes + i * table[14], table, phases.shape[0])
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
         chunk = task % chunks
         g = task // chunks
         sums = (chunk * groups + g) * M * L
         for i in range(M * L):
             partial[sums + i] = 0
-        for block in range(N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks):
-            n, p = block % N, block // N * PB
-            pad_block(
-                image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared
-            )
+        block, end = N * blocks * chunk // chunks, N * blocks * (chunk + 1) // chunks
+        cleared = -1
+        while block < end:
+            p, lines = block // N * PB, min(images, end - block)
+            for i in range(lines):
+                n = (block + i) % N
+                pad_block(
+                    image, (n * groups + g) * channels * H * W, scratch, planes + i * table[14], channels, table,
+                    phases, p, p != cleared,
+                )  # fmt: skip
+                start = (n * groups + g) * M * P * Q
+                if not in_place:
+                    widen_rows(dy, start, scratch, dy_rows + i * M * rows_step, M, P, Q, width, p, PB, rows_step)
             cleared = p
-            a, start, lines = dy, (n * groups + g) * M * P * Q + p * Q, min(PB, P - p)
-            if not in_place:
-                widen_rows(dy, start - p * Q, scratch, dy_rows, M, P, Q, width, p, PB, rows_step)
-                a, start, lines = scratch, dy_rows, (rows_step + length - 1) // length
+            block += lines
+            a = dy
+            if in_place:
+                start, lines = start + p * Q, min(PB, P - p)
+            else:
+                a, start = scratch, dy_rows
+                if images == 1:
+                    lines = (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
                 i = row_tile * rows
                 line = 0
                 while line < lines:
                     count = min(at_a_time, lines - line)
-                    pixels = length if in_place else min(length, rows_step - line * length)
+                    line_pixels = min(length, rows_step - line * length) if images == 1 and not in_place else length
                     for column_tile in range(column_tiles):
                         j = column_tile * columns
                         dot(
-                            min(rows, M - i), min(columns, L - j), count, pixels, a,
-                            start + i * a_step + line * length, a_step, length, scratch,
-                            planes + line * (width if in_place else length), width, offset, j, partial,
-                            sums + i * L + j, L,
+                            min(rows, M - i), min(columns, L - j), count, line_pixels, a,
+                            start + i * a_step + line * a_line, a_step, a_line, scratch, planes + line * b_line, b_line,
+                            offset, j, partial, sums + i * L + j, L,
                         )  # fmt: skip
                     line += count
 
@@ -304,16 +320,17 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     N, groups, M = plan.table[:3].tolist()
     width, PB, blocks = plan.table[11:14].tolist()
     NR = 2 * VECTOR_BYTES // out.itemsize
-    rows_step = 0  # rows of dy of whole vectors are read where they lie
-    if dy.shape[3] % (NR // 2) != 0:
+    rows_step, pixels = 0, blocking.DOT_PIXELS  # large rows of whole vectors are read where they lie
+    if dy.shape[3] % (NR // 2) != 0 or dy.shape[2] * dy.shape[3] < pixels:
         rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
-    scratch_step = M * rows_step + plan.scratch_size
+    images = blocking.images_at_a_time(rows_step, blocks, N)
+    scratch_step = images * int(M * rows_step + plan.table[14])
     chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     dot_blocks(
         num_threads, flat(dy), flat(x), partial, plan.table, plan.phases, plan.products[0], plan.offset, chunks,
-        scratch, scratch_step, rows_step,
+        scratch, scratch_step, rows_step, images, pixels,
     )  # fmt: skip
     if chunks > 1:
         add_chunks(partial, out, chunks)

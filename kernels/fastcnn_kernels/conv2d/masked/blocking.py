@@ -85,8 +85,9 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     return ""
 
 
-#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L1 beyond it.
-LARGEST_GRADIENT = 36_000
+#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L1 beyond it. In a
+#: group, up to which masks beat copied rows.
+LARGEST_GRADIENT, LARGEST_GRADIENT_OF_A_GROUP = 36_000, 500
 #: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than packing.
 FEWEST_PIXELS_PER_SUM = 0.05
 
@@ -95,6 +96,8 @@ def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
     if shared := shared_packing(L, taps, pixels):
         return shared
+    if groups > 1 and M * L > LARGEST_GRADIENT_OF_A_GROUP:
+        return f"{M} x {L} dot products a group: copied rows pay"
     if M * L <= LARGEST_GRADIENT and (groups > 1 or pixels >= FEWEST_PIXELS_PER_SUM * M * L):
         return ""
     return f"{M} x {L} dot products over {pixels} pixels: packing pays"
