@@ -79,7 +79,7 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     NR, mr, E, tiles = 2 * VECTOR_BYTES // itemsize, panel_rows(M), (m + 2) ** 2, N * tiles_h * tiles_w
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     _, JT, IB, _, _ = blocking.product_blocks(E, 1, M, C, tiles, mr, NR, itemsize, False).tolist()
-    u_step, v_step, p_step = C * mr + 16, C * NR + 16, IB * mr * NR + 16
+    u_step, v_step, p_step = C * mr + winograd.SPACING, C * NR + winograd.SPACING, IB * mr * NR + winograd.SPACING
     V = (1 + winograd.LINES) * NR + winograd.PACKED_CHANNELS * 9 * mr
     products = V + JT * E * v_step
     w = np.zeros(products + E * p_step, np.float32)

@@ -96,6 +96,8 @@ EDGES = [
     Layer("sum long enough for chunks", "edge", 5, 1, 30, 30, 2, 3, 3, padding=(1, 1, 1, 1)),
     Layer("images several at a time", "edge", 40, 2, 7, 7, 3, 3, 3, padding=(1, 1, 1, 1)),
     Layer("images of groups several at a time", "edge", 21, 32, 6, 6, 32, 2, 2, groups=16),
+    Layer("taps shifted beyond a row", "edge", 2, 1, 1, 400, 2, 1, 190),
+    Layer("images of a chunk beyond those at a time", "edge", 140, 1, 5, 7, 2, 2, 2),
     Layer("rows of whole vectors", "edge", 16, 1, 24, 48, 2, 3, 3, padding=(1, 1, 1, 1)),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]

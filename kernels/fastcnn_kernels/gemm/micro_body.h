@@ -45,7 +45,7 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
-/* One case for every number of rows and of vectors of a direct tile. */
+/* One case for every number of rows and of vectors of a direct tile: the rows of WIDE_ROWS and MIDDLE_ROWS. */
 #define UP_TO_2(CASE, n) CASE(n, 1) CASE(n, 2)
 #define UP_TO_3(CASE, n) UP_TO_2(CASE, n) CASE(n, 3)
 #define UP_TO_4(CASE, n) UP_TO_3(CASE, n) CASE(n, 4)
@@ -335,6 +335,11 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #undef ONE_ROW
 #undef SIX
 #undef ROW_COUNTS
+#undef TILE_SIZES
+#undef MORE_SIZES
+#undef UP_TO_2
+#undef UP_TO_3
+#undef UP_TO_4
 #undef VL
 #undef FIRST
 #else

@@ -8,14 +8,19 @@ L2_BYTES_FOR_PLANES = 256 * 1024
 TASKS = 16
 #: Chunks of the weight gradient's sum: more than the threads of most machines, few enough to add up quickly.
 WEIGHT_CHUNKS = 16
-#: Pixels whose rows of dy stay in L1 while all taps pass, and images that make them up at most: lanes are added up
-#: after so many.
+#: Pixels whose rows of dy stay in L1 while all taps pass, unless one row is longer; and images that make them up at
+#: most: lanes are added up after so many.
 DOT_PIXELS, DOT_IMAGES = 1024, 8
 
 
-def images_at_a_time(rows_step: int, blocks: int, images: int) -> int:
-    """Images whose planes are multiplied at a time: several, if each takes one block of `rows_step` copied pixels."""
-    return max(1, min(DOT_IMAGES, images, DOT_PIXELS // rows_step)) if blocks == 1 and rows_step else 1
+def images_at_a_time(rows_step: int, blocks: int, images: int, bytes_per_image: int) -> int:
+    """Images whose planes are multiplied at a time: several, if each takes one block of `rows_step` copied pixels.
+
+    `images` are those of a chunk, `bytes_per_image` their planes and rows of dy.
+    """
+    if blocks > 1 or rows_step == 0:
+        return 1
+    return max(1, min(DOT_IMAGES, images, DOT_PIXELS // rows_step, 2 * L2_BYTES_FOR_PLANES // bytes_per_image))
 
 
 def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:

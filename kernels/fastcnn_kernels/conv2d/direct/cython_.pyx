@@ -141,7 +141,7 @@ cdef void direct_blocks(
     Py_ssize_t product_count, int activation, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the blocks (rows, n, g), which are padded alike for all n, g: pad, then every product.
+    """Do this worker's share of the blocks (rows, g, n), which are padded alike for all g, n: pad, then every product.
 
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
@@ -154,8 +154,8 @@ cdef void direct_blocks(
     clear_slack(planes, table, F)
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         p = task // (N * groups) * PB
-        n = task % (N * groups) // groups
-        g = task % groups
+        g = task // N % groups
+        n = task % N
         pad_block(image + (n * groups + g) * channels * H * W, planes, channels, table, phases, F, p, p != cleared)
         cleared = p
         for k in range(product_count):
@@ -270,7 +270,7 @@ cdef void dot_blocks(
     cdef Py_ssize_t at_a_time = max(1, pixels // Q) if in_place else images
     cdef Py_ssize_t a_step = P * Q if in_place else rows_step, a_line = length if images == 1 else M * rows_step
     cdef Py_ssize_t b_line = width if in_place else length if images == 1 else table[14]
-    cdef Py_ssize_t lines, line, count, cleared = -1
+    cdef Py_ssize_t lines, line, count, cleared
     cdef const real* a
     cdef real* dy_rows = scratch + worker * scratch_step
     cdef real* planes = dy_rows + images * M * rows_step
@@ -339,9 +339,11 @@ def run_weight_plan(
     cdef Py_ssize_t rows_step = 0, pixels = blocking.DOT_PIXELS  # large rows of whole vectors are read where they lie
     if dy.shape[3] % (NR // 2) != 0 or dy.shape[2] * dy.shape[3] < pixels:
         rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
-    cdef Py_ssize_t images = blocking.images_at_a_time(rows_step, table[13], table[0])
-    cdef Py_ssize_t scratch_step = images * (M * rows_step + table[14])
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
+    cdef Py_ssize_t image_size = M * rows_step + table[14], images = blocking.images_at_a_time(
+        rows_step, table[13], (table[0] + chunks - 1) // chunks, image_size * sizeof(real)
+    )
+    cdef Py_ssize_t scratch_step = images * image_size
     dtype = np.float32 if real is float else np.float64
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)

@@ -18,8 +18,8 @@ from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
 from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
-#: Elements behind the last plane that the last tile may read: the widest, four vectors of 16 floats, twice.
-SLACK = 128
+#: Elements behind the last plane that a last vector may read, beyond those by which the last tap is shifted.
+SLACK = 16
 
 
 class Product(NamedTuple):
@@ -67,7 +67,7 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
     PB += PB % pool
     rows = PB + extra_h
-    planes_size = channels * F * rows * width + SLACK
+    planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
     table = np.array(
         [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool], np.intp
     )

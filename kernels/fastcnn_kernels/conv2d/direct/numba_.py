@@ -161,7 +161,7 @@ def direct_blocks(
     image, a_packed, bias, has_bias, out, table, phases, products, offset, activation, scratch, scratch_step, worker,
     workers,
 ):  # fmt: skip
-    """Do this worker's share of the blocks (rows, n, g), which are padded alike for all n, g: pad, then every product.
+    """Do this worker's share of the blocks (rows, g, n), which are padded alike for all g, n: pad, then every product.
 
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
@@ -173,7 +173,7 @@ def direct_blocks(
     planes = tile + MR * 4 * panel_width(image)
     clear_slack(scratch, planes, table, phases.shape[0])
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
-        p, n, g = task // (N * groups) * PB, task % (N * groups) // groups, task % groups
+        p, g, n = task // (N * groups) * PB, task // N % groups, task % N
         pad_block(image, (n * groups + g) * channels * H * W, scratch, planes, channels, table, phases, p, p != cleared)
         cleared = p
         for k in range(products.shape[0]):
@@ -323,9 +323,10 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     rows_step, pixels = 0, blocking.DOT_PIXELS  # large rows of whole vectors are read where they lie
     if dy.shape[3] % (NR // 2) != 0 or dy.shape[2] * dy.shape[3] < pixels:
         rows_step = -(-PB * width // (NR // 2)) * (NR // 2)
-    images = blocking.images_at_a_time(rows_step, blocks, N)
-    scratch_step = images * int(M * rows_step + plan.table[14])
     chunks = min(blocking.WEIGHT_CHUNKS // groups + 1, N * blocks)
+    image_size = M * rows_step + int(plan.table[14])
+    images = blocking.images_at_a_time(rows_step, blocks, -(-N // chunks), image_size * out.itemsize)
+    scratch_step = images * image_size
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     dot_blocks(

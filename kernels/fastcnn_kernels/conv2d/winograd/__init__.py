@@ -22,7 +22,7 @@ sums: one NaN would fill its tile.
 Packed order, tiles in panels of NR, rows in panels of mr, e running over the E products:
 
     U [group][row panel][e][channel][mr]    V [tile panel][e][channel][NR]
-    products [e][row panel][tile panel][mr][NR]
+    products [e][row panel][mr][NR]
 """
 
 from fastcnn_kernels.cpu import level_folder

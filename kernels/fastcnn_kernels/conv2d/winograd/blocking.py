@@ -43,14 +43,15 @@ CHUNK_BYTES = 10 << 20
 #: bytes of patches as they take or as stay in L2 beside them, multiplies those, and goes on. No patch then leaves its
 #: core. Above it, all workers share patches and products.
 PRODUCTS_OF_PART, CHUNK_IN_L2 = 3 << 20, 3 << 18
-#: Products of all parts, which are added up in the end; parts at most and at least; and tiles of one at least.
+#: Products of all parts, which are added up in the end; parts at most and at least, a power of two, which two threads
+#: share evenly; and tiles of a part at least, on average.
 PRODUCTS_OF_PARTS, MOST_PARTS, LEAST_PARTS, TILES_OF_PART = 5 << 20, 8, 4, 32
 #: Panels of rows and of columns that a task of the weight gradient multiplies: each patch met twice or four times.
 WEIGHT_ROWS, WEIGHT_COLUMNS = 4, 2
 
 
 def _chunk(tile_rows, tiles_w, tile_bytes, budget):
-    """Tiles of an even split of `tile_rows` rows of tiles, by whole rows unless one is more than twice the budget."""
+    """Tiles of an even split of `tile_rows` rows of tiles, by whole rows; pieces of a row beyond twice the budget."""
     rows = _even(tile_rows, max(1, budget // (tiles_w * tile_bytes)))
     return max(1, min(rows * tiles_w, 2 * budget // tile_bytes))
 
@@ -63,7 +64,7 @@ def weight_blocks(E, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
     rows, columns = _even(row_panels, WEIGHT_ROWS), _even(column_panels, WEIGHT_COLUMNS)
     products_bytes = E * groups * row_panels * column_panels * mr * NR * itemsize
     parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // products_bytes))
-    parts = min(parts, tile_rows, tile_rows * tiles_w // TILES_OF_PART)
+    parts = 1 << max(1, min(parts, tile_rows, tile_rows * tiles_w // TILES_OF_PART)).bit_length() - 1
     if parts > 1 and products_bytes <= PRODUCTS_OF_PART:
         chunk = _chunk(-(-tile_rows // parts), tiles_w, tile_bytes, max(CHUNK_IN_L2, products_bytes))
         return np.array([chunk, rows, columns, 1, parts], np.intp)

@@ -542,7 +542,7 @@ cdef void share_weight_results(
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
-    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks, part, i
+    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks, part, e, i, size
     cdef int NR = panel_width(out), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + SPACING
     cdef real* total
@@ -550,10 +550,12 @@ cdef void share_weight_results(
     tasks = table[3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         total = products + task * E * p_step
+        size = min(mr, M - task // column_panels % row_panels * mr) * NR
         for part in range(1, parts):
-            addend = total + part * part_size
-            for i in range(E * p_step):
-                total[i] += addend[i]
+            for e in range(E):
+                addend = total + part * part_size + e * p_step
+                for i in range(size):
+                    total[e * p_step + i] += addend[i]
         weight_results(
             total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
             task % column_panels, p_step, scratch,
@@ -577,10 +579,10 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     cdef Py_ssize_t v_size = column_panels * E * (chunk * NR + SPACING)
     cdef Py_ssize_t part_size = row_panels * column_panels // groups * E * (mr * NR + SPACING)
     cdef Py_ssize_t scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2), tile, end, count
-    cdef Py_ssize_t patches_step = y_size + v_size if parts > 1 else 0  # several workers have patches each
-    cdef Py_ssize_t patches_size = patches_step * num_threads if parts > 1 else y_size + v_size
+    cdef Py_ssize_t partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
+    cdef Py_ssize_t patches_size = partners * (y_size + v_size)
     workspace = empty(patches_size + parts * part_size + num_threads * scratch_step, out.dtype)
-    segment_table = np.empty((num_threads if parts > 1 else 1) * chunk * 5, np.intp)
+    segment_table = np.empty(partners * chunk * 5, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
     cdef real* Y = <real*>address(workspace)
     cdef real* V = Y + y_size
@@ -589,11 +591,11 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     check = workspace[patches_size + parts * part_size:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     if parts > 1:
-        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        for worker in prange(partners, nogil=True, num_threads=partners, schedule="static", chunksize=1):
             weight_parts(
-                dy_start, image_start, Y + worker * patches_step, V + worker * patches_step, products, part_size,
-                out_start, table, m, blocks, segments + worker * chunk * 5, scratch + worker * scratch_step, worker,
-                num_threads,
+                dy_start, image_start, Y + worker * (y_size + v_size), V + worker * (y_size + v_size), products,
+                part_size, out_start, table, m, blocks, segments + worker * chunk * 5, scratch + worker * scratch_step,
+                worker, partners,
             )
     tile = 0 if parts == 1 else tiles
     while tile < tiles:

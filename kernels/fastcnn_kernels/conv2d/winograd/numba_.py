@@ -506,9 +506,10 @@ def share_weight_results(w, products, parts, part_size, out, table, m, scratch, 
     tasks = table[0, 3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         total = products + task * E * p_step
+        size = min(mr, M - task // column_panels % row_panels * mr) * NR
         for part in range(1, parts):
-            addend = total + part * part_size
-            add_vectors(w, total, w, addend, E * p_step)
+            for e in range(E):
+                add_vectors(w, total + e * p_step, w, total + part * part_size + e * p_step, size)
         weight_results(
             w, total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
             task % column_panels, p_step, scratch + worker * scratch_step,
@@ -524,18 +525,19 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     chunk, _, _, splits, parts = blocks.tolist()
     V = whole_lines(groups * row_panels * E * (chunk * mr + SPACING))
     patches_size = V + groups * column_panels * E * (chunk * NR + SPACING)
-    products = patches_size * (num_threads if parts > 1 else 1)  # several workers have patches each
+    partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
+    products = partners * patches_size
     part_size = groups * row_panels * column_panels * E * (mr * NR + SPACING)
     scratch = products + parts * part_size
     scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
-    segments = np.empty(((num_threads if parts > 1 else 1) * chunk, 5), np.intp)
+    segments = np.empty((partners * chunk, 5), np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     dy, image, out = flat(dy), flat(image), flat(out)
     if parts > 1:
         weight_parts(
-            num_threads, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, blocks, segments,
+            partners, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, blocks, segments,
             scratch, scratch_step,
         )  # fmt: skip
     for tile in range(0, tiles if parts == 1 else 0, chunk):
