@@ -33,6 +33,7 @@ class _Prices(NamedTuple):
 #: Plain sums where the masked kernel computes them: it packs the weights alone, each once.
 _MASKED = (600_000, 10)
 _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
+#: Transforms cost 17 and 16 when fitted; patches that stay with their core cost less, by 13 layers measured since.
 _WEIGHTS = _Prices((2_000_000, 16), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 22)})
 #: In groups, plain weight gradients are dot products, which are cheaper (percent); and Winograd's products of one
 #: vector of channels cost as much as those of two, over sums that are short as patches of all groups wait together.
