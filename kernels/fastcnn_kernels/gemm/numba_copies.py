@@ -21,6 +21,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     prefetch_line,
     store,
     store_masked,
+    two_runs,
     vector_type_of,
 )
 from fastcnn_kernels.numba_support import compiled
@@ -32,11 +33,8 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        target, target_start, source, source_start, count = arguments
-        vector_type = vector_type_of(context, signature.args[0])
+        vector_type, target, source, count = two_runs(context, builder, signature, arguments)
         VL, int32 = vector_type.count, ir.IntType(32)
-        target = pointer_to(context, builder, signature.args[0], target, target_start)
-        source = pointer_to(context, builder, signature.args[2], source, source_start)
         vectors = builder.sdiv(count, count.type(VL))
         with cgutils.for_range(builder, vectors) as loop:
             offset = builder.mul(loop.index, count.type(VL))
@@ -57,11 +55,8 @@ def add_vectors(typing_context, target, target_start, source, source_start, coun
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        target, target_start, source, source_start, count = arguments
-        vector_type = vector_type_of(context, signature.args[0])
+        vector_type, target, source, count = two_runs(context, builder, signature, arguments)
         lanes = count.type(vector_type.count)
-        target = pointer_to(context, builder, signature.args[0], target, target_start)
-        source = pointer_to(context, builder, signature.args[2], source, source_start)
         with cgutils.for_range(builder, builder.sdiv(count, lanes)) as loop:
             offset = builder.mul(loop.index, lanes)
             total, addend = (load(builder, pointer, vector_type, offset) for pointer in (target, source))
@@ -88,11 +83,8 @@ def take_even(typing_context, target, target_start, source, source_start, count)
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        target, target_start, source, source_start, count = arguments
-        vector_type, intp = vector_type_of(context, signature.args[0]), count.type
-        VL = vector_type.count
-        target = pointer_to(context, builder, signature.args[0], target, target_start)
-        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        vector_type, target, source, count = two_runs(context, builder, signature, arguments)
+        VL, intp = vector_type.count, count.type
         even = ir.Constant(ir.VectorType(ir.IntType(32), VL), list(range(0, 2 * VL, 2)))
         int32 = ir.IntType(32)
         with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL - 1)), intp(VL))) as loop:
@@ -165,11 +157,8 @@ def put_even(typing_context, target, target_start, source, source_start, count):
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        target, target_start, source, source_start, count = arguments
-        vector_type, intp = vector_type_of(context, signature.args[0]), count.type
-        VL, int32 = vector_type.count, ir.IntType(32)
-        target = pointer_to(context, builder, signature.args[0], target, target_start)
-        source = pointer_to(context, builder, signature.args[2], source, source_start)
+        vector_type, target, source, count = two_runs(context, builder, signature, arguments)
+        VL, intp, int32 = vector_type.count, count.type, ir.IntType(32)
         twice = ir.Constant(ir.VectorType(int32, VL), [j // 2 for j in range(VL)])
         evens = ir.Constant(ir.VectorType(ir.IntType(1), VL), [1 - j % 2 for j in range(VL)])
         half = intp(VL // 2)

@@ -42,6 +42,16 @@ def pointer_to(context, builder, array_type, array, start):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [start])
 
 
+def two_runs(context, builder, signature, arguments):
+    """Vector type, pointers and count of an intrinsic of (array, start, array, start, count)."""
+    first, first_start, second, second_start, count = arguments
+    pointers = [
+        pointer_to(context, builder, signature.args[number], array, start)
+        for number, array, start in ((0, first, first_start), (2, second, second_start))
+    ]
+    return vector_type_of(context, signature.args[0]), *pointers, count
+
+
 def load(builder, pointer, vector_type, offset):
     """Load the vector at an offset."""
     address = builder.bitcast(builder.gep(pointer, [offset]), vector_type.as_pointer())

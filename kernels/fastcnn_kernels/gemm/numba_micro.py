@@ -26,10 +26,10 @@ from fastcnn_kernels.gemm.numba_llvm import (
     load,
     load_masked,
     multiply_add,
-    pointer_to,
     prefetch_line,
     store,
     store_masked,
+    two_runs,
     vector_type_of,
 )
 from fastcnn_kernels.numba_support import compiled
@@ -505,10 +505,7 @@ def add_lanes(typing_context, sums, sums_start, out, out_start, count):
     signature = types.void(sums, types.intp, out, types.intp, types.intp)
 
     def generate(context, builder, signature, arguments):
-        sums, sums_start, out, out_start, count = arguments
-        vector_type = vector_type_of(context, signature.args[0])
-        sums = pointer_to(context, builder, signature.args[0], sums, sums_start)
-        out = pointer_to(context, builder, signature.args[2], out, out_start)
+        vector_type, sums, out, count = two_runs(context, builder, signature, arguments)
         with cgutils.for_range(builder, count) as loop:
             value = load(builder, sums, vector_type, builder.mul(loop.index, count.type(vector_type.count)))
             builder.store(lanes_sum(builder, value), builder.gep(out, [loop.index]))

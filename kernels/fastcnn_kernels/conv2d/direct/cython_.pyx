@@ -89,7 +89,7 @@ cdef void direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int mr = panel_rows(M), VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
-    cdef Py_ssize_t pixel = 0, tile_width, i, panel, h
+    cdef Py_ssize_t pixel, tile_width, i, panel, h
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         pixel = 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastcnn_kernels.gemm.blocking import even
 from fastcnn_kernels.memory import planned
 
 #: Panels of rows whose filters pass the patches of a panel of tiles in a task, where tiles alone make too few tasks.
@@ -16,11 +17,6 @@ FEW_PANELS = 5
 TASKS = 8
 
 
-def _even(size: int, largest: int) -> int:
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    return -(-size // -(-size // largest))
-
-
 @planned
 def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     """Panels of rows and of tiles per task; panels of rows multiplied at a time; 1 if U is shared, 1 if V is.
@@ -32,7 +28,7 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
     if tile_panels < FEW_PANELS and row_panels >= TASKS and not enough_tiles:
         rows = 1 if tile_panels == 1 else ROWS
         return np.array([rows, tile_panels, rows, packed, 1], np.intp)
-    rows = row_panels if enough_tiles else _even(row_panels, ROWS_OF_A_TASK)
+    rows = row_panels if enough_tiles else even(row_panels, ROWS_OF_A_TASK)
     step = ROWS if E * C * NR * itemsize <= PATCHES_IN_L2 else ROWS_OF_LONG_SUMS
     return np.array([rows, 1, min(rows, step), 1, rows < row_panels], np.intp)
 
@@ -52,7 +48,7 @@ WEIGHT_ROWS, WEIGHT_COLUMNS = 4, 2
 
 def _chunk(tile_rows, tiles_w, tile_bytes, budget):
     """Tiles of an even split of `tile_rows` rows of tiles, by whole rows; pieces of a row beyond twice the budget."""
-    rows = _even(tile_rows, max(1, budget // (tiles_w * tile_bytes)))
+    rows = even(tile_rows, max(1, budget // (tiles_w * tile_bytes)))
     return max(1, min(rows * tiles_w, 2 * budget // tile_bytes))
 
 
@@ -61,7 +57,7 @@ def weight_blocks(E, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
     """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of the tiles."""
     row_panels, column_panels = -(-M // mr), -(-C // NR)
     tile_bytes = E * groups * (row_panels * mr + column_panels * NR) * itemsize
-    rows, columns = _even(row_panels, WEIGHT_ROWS), _even(column_panels, WEIGHT_COLUMNS)
+    rows, columns = even(row_panels, WEIGHT_ROWS), even(column_panels, WEIGHT_COLUMNS)
     products_bytes = E * groups * row_panels * column_panels * mr * NR * itemsize
     parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // products_bytes))
     parts = 1 << max(1, min(parts, tile_rows, tile_rows * tiles_w // TILES_OF_PART)).bit_length() - 1
