@@ -6,7 +6,7 @@ import pytest
 import fastcnn as fc
 from fastcnn import threads
 from fastcnn_kernels import cpu, table
-from fastcnn_kernels.conv2d import blocking as general
+from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.gemm.skinny import blocking as skinny
@@ -18,9 +18,9 @@ MANY = skinny.MANY_ROWS_OF_OUTER
 WIDE, LONG = skinny.COLUMNS_OF_STREAM, skinny.FEW_ROWS_OF_DOTS * skinny.LENGTH_PER_ROW
 
 
-def kernels(C, K, size, taps, groups=1, level=V4, **options):
+def kernels(C, K, size, taps, groups=1, level=V4, batch=1, **options):
     """Names of the rows chosen for forward, dx and dw, without op and backend."""
-    x = np.zeros((1, C, size, size), np.float32)
+    x = np.zeros((batch, C, size, size), np.float32)
     w = np.zeros((K, C // groups, taps, taps), np.float32)
     y = fc.conv2d(x, w, groups=groups, backend="numpy", **options)
     with pytest.MonkeyPatch.context() as patch:
@@ -36,13 +36,13 @@ def kernels(C, K, size, taps, groups=1, level=V4, **options):
 
 def test_masks_need_stride_1_and_rows_of_one_length():
     assert kernels(3, 3, 9, 3, padding=1) == ["masked"] * 3
-    assert kernels(3, 3, 9, 3) == ["masked", "direct", "direct"]
-    assert kernels(3, 3, 9, 3, padding=2) == ["direct"] * 3
-    assert kernels(3, 3, 21, 3, padding=1, stride=2) == ["direct"] * 3
+    assert kernels(3, 3, 9, 3) == ["masked", "direct", "general"]
+    assert kernels(3, 3, 50, 3, padding=2) == ["direct"] * 3
+    assert kernels(3, 3, 91, 3, padding=1, stride=2) == ["direct"] * 3
 
 
 def test_masks_need_avx512():
-    assert kernels(3, 3, 9, 3, padding=1, level="x86-64-v3") == ["direct"] * 3
+    assert kernels(3, 3, 46, 3, padding=1, level="x86-64-v3") == ["direct"] * 3
 
 
 def test_masks_have_to_stay_in_cache():
@@ -113,17 +113,38 @@ def test_masked_forward_over_memory():
 @pytest.mark.parametrize(
     ("C", "K", "size", "expected"),
     [
-        (general.MANY_CHANNELS, 9, 64, "general"),  # 4096 pixels
-        (general.MANY_CHANNELS, 9, 63, "masked"),
-        (general.MANY_CHANNELS - 1, 9, 64, "masked"),
-        (900, masked.LARGEST_GRADIENT // 900, 43, "masked"),
-        (900, masked.LARGEST_GRADIENT // 900 + 1, 44, "general"),
-        (40, 50, 10, "masked"),  # 100 pixels for 2000 sums
-        (40, 51, 10, "general"),
+        (32, channels_last.FEWEST_SUMS_IN_L2 // 32 - 1, 21, "masked"),
+        (32, channels_last.FEWEST_SUMS_IN_L2 // 32, 21, "general"),
+        (32, 32, 90, "masked"),  # 2,073,600 bytes of operands: L2_BYTES
+        (32, 32, 91, "general"),
+        (channels_last.FEWEST_CHANNELS_OF_ONE_TAP - 1, 40, 91, "masked"),
+        (32, channels_last.FEWEST_SUMS // 32 - 1, 91, "masked"),
+        (16, masked.LARGEST_GRADIENT // 16, 43, "masked"),
+        (16, masked.LARGEST_GRADIENT // 16 + 1, 43, "general"),
+        (16, 125, 10, "masked"),  # 100 pixels for 2000 sums
+        (16, 126, 10, "general"),
     ],
 )
-def test_masked_weight_gradient(C, K, size, expected):
+def test_masked_weight_gradient_of_one_tap(C, K, size, expected):
     assert kernels(C, K, size, 1)[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "C", "K", "size", "expected"),
+    [
+        (1, 8, 14, 9, "masked"),
+        (1, 8, 15, 9, "general"),  # 1080 sums in three quarters of the lanes
+        (1, 7, 20, 9, "masked"),
+        (1, 11, 14, 9, "general"),  # 33 lanes: more than FEW_VECTORS
+        (8, 3, 12, 64, "direct"),
+        (8, 3, 11, 64, "masked"),  # 99 products a pixel
+        (7, 3, 12, 64, "masked"),
+        (8, 3, 12, 65, "masked"),  # no whole vectors
+        (16, 3, 12, 48, "masked"),  # small planes
+    ],
+)
+def test_masked_weight_gradient(batch, C, K, size, expected):
+    assert kernels(C, K, size, 3, batch=batch, padding=1)[2] == expected
 
 
 def test_masked_weight_gradient_of_groups():
@@ -132,9 +153,9 @@ def test_masked_weight_gradient_of_groups():
     assert kernels(2 * channels + 2, 8, 9, 1, 2)[2] == "direct"
 
 
-def test_weight_gradients_of_groups_are_cheaper_as_dot_products():
+def test_weight_gradients_of_groups_need_two_vectors_of_channels():
     assert kernels(32, 32, 28, 3, padding=1)[2] == "winograd4"
-    assert kernels(4 * 16, 4 * 16, 28, 3, 4, padding=1)[2] == "direct"  # one vector of channels
+    assert kernels(4 * 16, 4 * 16, 28, 3, 4, padding=1)[2] == "general"
     assert kernels(4 * 32, 4 * 32, 28, 3, 4, padding=1)[2] == "winograd4"
 
 
@@ -172,16 +193,16 @@ def test_several_products_of_an_input_gradient_share_a_copy():
 @pytest.mark.parametrize(
     ("C", "K", "size", "taps", "groups", "expected"),
     [
-        (direct.SHORT_LENGTH, 8, 16, 1, 1, "direct"),  # 256 pixels for as many sums
-        (direct.SHORT_LENGTH, 9, 16, 1, 1, "direct"),  # by the limit of longer sums
-        (direct.SHORT_LENGTH, 9, 10, 1, 1, "general"),
-        (100, direct.LARGEST_GRADIENT // 100, 110, 1, 1, "direct"),
-        (100, direct.LARGEST_GRADIENT // 100 + 1, 111, 1, 1, "general"),
-        (general.MANY_CHANNELS, 9, 63, 1, 1, "direct"),  # 3969 pixels
-        (general.MANY_CHANNELS, 9, 64, 1, 1, "general"),
-        (40, 10, 13, 1, 1, "direct"),  # 169 pixels for 400 sums
-        (40, 10, 12, 1, 1, "general"),
-        (80, 80, 3, 3, 2, "direct"),
+        (3, 16, 46, 3, 1, "direct"),  # 2116 pixels
+        (3, 16, 45, 3, 1, "general"),  # 2025: FEWEST_PIXELS
+        (3, 16, 46, 1, 1, "general"),  # one tap
+        (3, 40, 47, 3, 1, "direct"),  # 2209 pixels for 1080 sums
+        (3, 41, 47, 3, 1, "general"),
+        (16, 2, 46, 3, 1, "direct"),  # 288 sums
+        (16, 3, 46, 3, 1, "general"),  # 432: FEWEST_SUMS_BESIDE_COPY
+        (6, 6, 3, 3, 2, "direct"),
+        (14, 16, 3, 3, 2, "direct"),  # 21 of 32 lanes
+        (16, 16, 3, 3, 2, "general"),
     ],
 )
 def test_direct_weight_gradient(C, K, size, taps, groups, expected):

@@ -17,6 +17,7 @@ BACKENDS = {
         "fastcnn_kernels.gemm.cython_",
         "fastcnn_kernels.gemm.skinny.cython_",
         "fastcnn_kernels.conv2d.cython_",
+        "fastcnn_kernels.conv2d.channels_last.cython_",
         "fastcnn_kernels.conv2d.depthwise.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
@@ -157,10 +158,12 @@ _CONV2D = [
     Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE),
     Family("", "conv2d", _SPARSE, _SPARSE),
 ]
+#: The general weight gradient has a folder of its own.
+_WEIGHT = [*_CONV2D[:-1], Family("", "conv2d.channels_last", _SPARSE, _SPARSE)]
 
 
 def _rows(op: str, families: list[Family]) -> list[Kernel]:
-    """Rows of an op: each family in Cython, each in Numba, the oracle."""
+    """Rows of an op: each family in Cython, each in Numba, the oracle, which lies in the outermost folder."""
     rows = [
         Kernel(
             "_".join(filter(None, (op, family.name, backend))),
@@ -177,14 +180,17 @@ def _rows(op: str, families: list[Family]) -> list[Kernel]:
         for backend in ("cython", "numba")
         for family in families
     ]
-    return [*rows, Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1].folder}.numpy_", op)]
+    return [
+        *rows,
+        Kernel(f"{op}_numpy", op, "numpy", f"fastcnn_kernels.{families[-1].folder.split('.')[0]}.numpy_", op),
+    ]
 
 
 KERNELS: list[Kernel] = [
     *_rows("matmul", _MATMUL),
     *_rows("conv2d", _CONV2D),
     *_rows("conv2d_grad_input", _CONV2D),
-    *_rows("conv2d_grad_weight", _CONV2D),
+    *_rows("conv2d_grad_weight", _WEIGHT),
     *_rows("conv2d_grad_bias", [Family("", "conv2d")]),
 ]
 

@@ -99,6 +99,9 @@ EDGES = [
     Layer("taps shifted beyond a row", "edge", 2, 1, 1, 400, 2, 1, 190),
     Layer("images of a chunk beyond those at a time", "edge", 140, 1, 5, 7, 2, 2, 2),
     Layer("rows of whole vectors", "edge", 16, 1, 24, 48, 2, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("slabs of 32 and 3 channels", "edge", 2, 35, 6, 9, 30, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("blocks of panels and of slabs", "edge", 1, 70, 5, 5, 60, 1, 1),
+    Layer("chunks of a sum, two taps a vector", "edge", 12, 5, 16, 21, 17, 3, 3, padding=(1, 1, 1, 0)),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]
 

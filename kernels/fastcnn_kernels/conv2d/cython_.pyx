@@ -1,4 +1,4 @@
-"""Convolution in Cython: three matrix products over shifted rows. Contract in the family's ``__init__``.
+"""Convolution in Cython: matrix products over shifted rows. Contract in the family's ``__init__``.
 
 Forward and input gradient. The image is copied once into planes with its padding, columns sorted by their remainder
 modulo the stride, so that along an output row every tap (r, s) reads a contiguous, shifted run of pixels:
@@ -8,11 +8,6 @@ modulo the stride, so that along an output row every tap (r, s) reads a contiguo
 A panel packs NR pixels of that matrix, run by run, and meets all panels of weights in the micro-kernel (implicit GEMM,
 arXiv 1410.0759). The input gradient is the same product over dy, one for each remainder (a, b) of the pixel's
 position modulo the stride, because each remainder meets its own subset of the taps; results go straight to dx.
-
-Weight gradient. The same planes, but the pixels are the sum: dy is packed with its pixels downwards, and so is a panel
-of NR columns (c, t), by transposing NR shifted runs:
-
-    dw[k, (c, t)] = sum_pixel dy[k, pixel] planes[ origin[pixel] + c plane + tap[t] ]
 
 The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the
 NumPy row, which clips every tap to the image, computes the call (``handover``).
@@ -24,8 +19,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    add_chunks, copy_run, has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
-    put_steps, real, split_row, take_steps, transpose
+    has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
+    put_steps, real, split_row, take_steps
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -351,125 +346,6 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
         return False
     run_plan(plan, dy, weight, None, out, 0, 1, None, num_threads)
     return True
-
-
-cdef void pack_pixels(
-    const real* dy, real* packed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t pixels, Py_ssize_t groups, int mr,
-    Py_ssize_t worker, Py_ssize_t workers,
-) noexcept nogil:
-    """Pack dy (N, K, pixels) into panels of mr channels, [groups][panel][N * pixels][mr]."""
-    cdef Py_ssize_t Kg = K // groups, panels = (Kg + mr - 1) // mr
-    cdef Py_ssize_t task, n, g, k
-    for task in range(groups * panels * N * worker // workers, groups * panels * N * (worker + 1) // workers):
-        n = task % N
-        k = task // N % panels * mr
-        g = task // (N * panels)
-        transpose(
-            dy + (n * K + g * Kg + k) * pixels, pixels, NULL, min(mr, Kg - k), pixels, packed + task * pixels * mr, mr,
-            mr,
-        )
-
-
-cdef void weight_product(
-    const real* a_packed, const real* source, real* partial, const Py_ssize_t* table, const Py_ssize_t* column_offset,
-    const Py_ssize_t* blocks, Py_ssize_t chunks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs,
-    Py_ssize_t worker, Py_ssize_t workers,
-) noexcept nogil:
-    """partial[chunk, g, m, column] = sum over the chunk's pixels of dy[m, pixel] source[pixel, column].
-
-    The blocks are those of `shifted_gemm`, the sum running over pixels; a task's sums wait in the scratch.
-    """
-    cdef const Py_ssize_t* shape = table
-    cdef const Py_ssize_t* source_steps = table + 6
-    cdef Py_ssize_t[3] pixel_steps = [shape[1] * shape[2], shape[2], 1]
-    cdef Py_ssize_t groups = shape[3], M = shape[4], columns = shape[5], IB = blocks[0], JB = blocks[1], LB = blocks[2]
-    cdef Py_ssize_t pixels = shape[0] * shape[1] * shape[2], chunk_size = (pixels + chunks - 1) // chunks
-    cdef int NR = panel_width(source), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, panels = (columns + NR - 1) // NR
-    cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (panels + JB - 1) // JB
-    cdef Py_ssize_t tasks = groups * chunks * j_blocks * i_blocks
-    cdef Py_ssize_t task, chunk, g, first, row_first, end, pixel, count, run_count, run, panel, row_panel, i, j, width
-    cdef Py_ssize_t* run_start = runs + worker * (3 * LB + 2)
-    cdef Py_ssize_t* run_offset = run_start + LB + 1
-    cdef real* packed = scratch + worker * scratch_step
-    cdef real* sums = packed + JB * NR * LB
-    cdef real* tile
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        row_first = task % i_blocks * IB
-        first = task // i_blocks % j_blocks * JB
-        chunk = task // (i_blocks * j_blocks) % chunks
-        g = task // (i_blocks * j_blocks * chunks)
-        pixel = chunk * chunk_size
-        end = min(pixels, pixel + chunk_size)
-        if pixel >= end:
-            for i in range(row_first * mr, min(M, (row_first + IB) * mr)):
-                for j in range(first * NR, min(columns, (first + JB) * NR)):
-                    partial[((chunk * groups + g) * M + i) * columns + j] = 0
-        while pixel < end:
-            count = min(LB, end - pixel)
-            run_count = find_runs(
-                pixel, count, shape, source_steps, pixel_steps, 1, run_start, run_offset, run_offset + LB,
-            )
-            for panel in range(first, min(panels, first + JB)):
-                for run in range(run_count):
-                    transpose(
-                        source + g * source_steps[2] + run_offset[run], 0, column_offset + panel * NR,
-                        min(NR, columns - panel * NR), run_start[run + 1] - run_start[run],
-                        packed + ((panel - first) * count + run_start[run]) * NR, NR, NR,
-                    )
-            for row_panel in range(row_first, min(row_panels, row_first + IB)):
-                for panel in range(first, min(panels, first + JB)):
-                    tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
-                    width = min(NR, columns - panel * NR)
-                    micro(
-                        mr, width, count, a_packed + ((g * row_panels + row_panel) * pixels + pixel) * mr,
-                        packed + (panel - first) * count * NR, NR, tile, NR, pixel > chunk * chunk_size,
-                    )
-                    if pixel + count == end:
-                        for i in range(min(mr, M - row_panel * mr)):
-                            copy_run(
-                                partial + ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR,
-                                tile + i * NR, width,
-                            )
-            pixel += count
-
-
-def run_weight_plan(plan, const real[:, :, :, ::1] dy not None, image, real[::1] out not None, int num_threads):
-    """Run the weight gradient over the forward `geometry.Plan`: copy both operands, multiply, add up the chunks."""
-    cdef const Py_ssize_t[:, ::1] table = plan.products[0].table
-    cdef const Py_ssize_t[::1] column_offset = plan.products[0].source_offset
-    cdef const real[::1] source = planes_of(plan.planes, image, num_threads)
-    cdef Py_ssize_t N = dy.shape[0], K = dy.shape[1], plane = dy.shape[2] * dy.shape[3], pixels = N * plane
-    cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], columns = table[0, 5], worker
-    cdef int NR = panel_width(&dy[0, 0, 0, 0]), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
-    cdef Py_ssize_t chunks = blocking.pixel_chunks(groups * ((columns + NR - 1) // NR), pixels)
-    cdef const Py_ssize_t[::1] blocks = product_blocks(
-        groups * chunks, M, columns, (pixels + chunks - 1) // chunks, mr, NR, sizeof(real)
-    )
-    cdef Py_ssize_t scratch_step = blocks[1] * NR * (blocks[2] + blocks[0] * mr), run_step = 3 * blocks[2] + 2
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] a_packed = empty(groups * row_panels * mr * pixels, dtype)
-    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
-    cdef Py_ssize_t[::1] runs = np.empty(num_threads * run_step, np.intp)
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        pack_pixels(&dy[0, 0, 0, 0], &a_packed[0], N, K, plane, groups, mr, worker, num_threads)
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        weight_product(
-            &a_packed[0], &source[0], &partial[0], &table[0, 0], &column_offset[0], &blocks[0], chunks, &scratch[0],
-            scratch_step, &runs[0], worker, num_threads,
-        )
-    if chunks > 1:
-        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
-
-
-@to_numpy_row
-def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
-    """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.planes.pads and any_nonfinite(out.reshape(-1), num_threads))
 
 
 cdef void sum_channels(

@@ -12,12 +12,10 @@ from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads, product_blocks
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
-    copy_run,
     pack_runs,
     put_steps,
     split_row,
     take_steps,
-    transpose,
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_llvm import (
@@ -342,120 +340,12 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
     return True
 
 
-@threaded
-def pack_pixels(dy, packed, N, K, pixels, groups, mr, none, worker, workers):
-    """Pack dy (N, K, pixels) into panels of mr channels, [groups][panel][N * pixels][mr]."""
-    Kg = K // groups
-    panels = (Kg + mr - 1) // mr
-    tasks = groups * panels * N
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        n = task % N
-        k = task // N % panels * mr
-        g = task // (N * panels)
-        transpose(
-            dy, (n * K + g * Kg + k) * pixels, pixels, none, 0, False, min(mr, Kg - k), pixels, packed,
-            task * pixels * mr, mr, mr,
-        )  # fmt: skip
-
-
-@threaded
-def weight_product(
-    a_packed, source, partial, table, column_offset, blocks, chunks, scratch, scratch_step, runs, pixel_steps, worker,
-    workers,
-):  # fmt: skip
-    """partial[chunk, g, m, column] = sum over the chunk's pixels of dy[m, pixel] source[pixel, column].
-
-    The blocks are those of `shifted_gemm`, the sum running over pixels; a task's sums wait in the scratch.
-    """
-    shape, source_steps = table[0], table[1]
-    P, Q, groups, M, columns = shape[1], shape[2], shape[3], shape[4], shape[5]
-    IB, JB, LB = blocks[0], blocks[1], blocks[2]
-    pixels = shape[0] * P * Q
-    chunk_size = (pixels + chunks - 1) // chunks
-    NR, mr = panel_width(source), panel_rows(M)
-    row_panels, panels = (M + mr - 1) // mr, (columns + NR - 1) // NR
-    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (panels + JB - 1) // JB
-    tasks = groups * chunks * j_blocks * i_blocks
-    run_start = worker * (3 * LB + 2)
-    run_offset = run_start + LB + 1
-    packed = worker * scratch_step
-    sums = packed + JB * NR * LB
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        row_first = task % i_blocks * IB
-        first = task // i_blocks % j_blocks * JB
-        chunk = task // (i_blocks * j_blocks) % chunks
-        g = task // (i_blocks * j_blocks * chunks)
-        pixel = chunk * chunk_size
-        end = min(pixels, pixel + chunk_size)
-        if pixel >= end:
-            for i in range(row_first * mr, min(M, (row_first + IB) * mr)):
-                target = ((chunk * groups + g) * M + i) * columns
-                zero_run(partial, target + first * NR, min(columns, (first + JB) * NR) - first * NR)
-        while pixel < end:
-            count = min(LB, end - pixel)
-            run_count = find_runs(
-                pixel, count, P, Q, source_steps, pixel_steps, 1, runs, run_start, run_offset, run_offset + LB
-            )
-            for panel in range(first, min(panels, first + JB)):
-                for run in range(run_count):
-                    start = runs[run_start + run]
-                    transpose(
-                        source, g * source_steps[2] + runs[run_offset + run], 0, column_offset, panel * NR, True,
-                        min(NR, columns - panel * NR), runs[run_start + run + 1] - start, scratch,
-                        packed + ((panel - first) * count + start) * NR, NR, NR,
-                    )  # fmt: skip
-            for row_panel in range(row_first, min(row_panels, row_first + IB)):
-                for panel in range(first, min(panels, first + JB)):
-                    tile = sums + ((row_panel - row_first) * JB + panel - first) * mr * NR
-                    width = min(NR, columns - panel * NR)
-                    micro(
-                        mr, width, count, a_packed, ((g * row_panels + row_panel) * pixels + pixel) * mr, scratch,
-                        packed + (panel - first) * count * NR, NR, scratch, tile, NR, pixel > chunk * chunk_size,
-                    )  # fmt: skip
-                    if pixel + count == end:
-                        for i in range(min(mr, M - row_panel * mr)):
-                            target = ((chunk * groups + g) * M + row_panel * mr + i) * columns + panel * NR
-                            copy_run(partial, target, scratch, tile + i * NR, width)
-            pixel += count
-
-
 def add_chunks(partial, out, chunks):
     """``out[j]`` = sum of ``partial[chunk, j]``, in the order of the chunks."""
     parts = partial.reshape(chunks, -1)
     out[:] = parts[0]
     for part in parts[1:]:
         out += part
-
-
-def run_weight_plan(plan, dy, image, out, num_threads):
-    """Run the weight gradient over the forward `geometry.Plan`: copy both operands, multiply, add up the chunks."""
-    table, column_offset = plan.products[0].table, plan.products[0].source_offset
-    source = planes_of(plan.planes, image, num_threads)
-    N, P, Q, groups, M, columns = table[0].tolist()
-    NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q
-    chunks = blocking.pixel_chunks(groups * -(-columns // NR), pixels)
-    blocks = product_blocks(groups * chunks, M, columns, -(-pixels // chunks), mr, NR, out.itemsize)
-    IB, JB, LB = blocks.tolist()
-    scratch_step = JB * NR * (LB + IB * mr)
-    a_packed = empty(groups * -(-M // mr) * mr * pixels, out.dtype)
-    scratch = empty(num_threads * scratch_step, out.dtype)
-    partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
-    runs = np.empty(num_threads * (3 * LB + 2), np.intp)
-    pack_pixels(num_threads, flat(dy), a_packed, N, dy.shape[1], P * Q, groups, mr, blocks)
-    weight_product(
-        num_threads, a_packed, source, partial, table, column_offset, blocks, chunks, scratch, scratch_step, runs,
-        np.array((P * Q, Q, 1)),
-    )  # fmt: skip
-    if chunks > 1:
-        add_chunks(partial, out, chunks)
-
-
-@to_numpy_row
-def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
-    """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups)
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not (plan.planes.pads and any_nonfinite(out.reshape(-1), num_threads))
 
 
 @compiled

@@ -44,12 +44,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void put_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
     void put_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
     void transpose_f32(
-        const float* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
-        float* target, Py_ssize_t target_step, Py_ssize_t width
+        const float* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, float* target,
+        Py_ssize_t target_step, Py_ssize_t width
     )
     void transpose_f64(
-        const double* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
-        double* target, Py_ssize_t target_step, Py_ssize_t width
+        const double* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, double* target,
+        Py_ssize_t target_step, Py_ssize_t width
     )
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
@@ -60,6 +60,16 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     void direct_f64(
         int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset,
         const double* bias, double* tile
+    )
+    void pixel_sums_f32(
+        int mr, int vectors, Py_ssize_t images, Py_ssize_t lines, Py_ssize_t columns, const float* a, Py_ssize_t a_step,
+        const float* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step, const Py_ssize_t* offset,
+        float* tile, bint accumulate
+    )
+    void pixel_sums_f64(
+        int mr, int vectors, Py_ssize_t images, Py_ssize_t lines, Py_ssize_t columns, const double* a,
+        Py_ssize_t a_step, const double* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step,
+        const Py_ssize_t* offset, double* tile, bint accumulate
     )
     void outer_f32(
         int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile, bint accumulate
@@ -125,6 +135,11 @@ cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
     return mr
 
 
+cdef inline Py_ssize_t panel_pitch(int mr, Py_ssize_t VL) noexcept nogil:
+    """Elements from a row of a transposed panel to the next: whole vectors, where transposing writes vectors."""
+    return (mr + VL - 1) // VL * VL if VECTOR_BYTES == 64 else mr
+
+
 cdef inline void micro(
     int mr, int columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc,
     bint accumulate
@@ -154,6 +169,13 @@ cdef inline void pack_runs(
         pack_runs_f64(source, packed, L, l_offset, runs, run_start, run_offset)
 
 
+cdef inline void zero_run(real* target, Py_ssize_t n) noexcept nogil:
+    """Set n elements to zero."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        target[i] = 0
+
+
 cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexcept nogil:
     if real is float:
         copy_run_f32(target, source, n)
@@ -176,13 +198,13 @@ cdef inline void put_steps(real* target, const real* source, Py_ssize_t step, Py
 
 
 cdef inline void transpose(
-    const real* source, Py_ssize_t source_step, const Py_ssize_t* offset, Py_ssize_t rows, Py_ssize_t columns,
-    real* target, Py_ssize_t target_step, Py_ssize_t width
+    const real* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, real* target,
+    Py_ssize_t target_step, Py_ssize_t width
 ) noexcept nogil:
     if real is float:
-        transpose_f32(source, source_step, offset, rows, columns, target, target_step, width)
+        transpose_f32(source, source_step, rows, columns, target, target_step, width)
     else:
-        transpose_f64(source, source_step, offset, rows, columns, target, target_step, width)
+        transpose_f64(source, source_step, rows, columns, target, target_step, width)
 
 
 cdef inline bint has_nonfinite(const real* x, Py_ssize_t n) noexcept nogil:
@@ -207,6 +229,24 @@ cdef inline void direct(
         direct_f32(mr, vectors, L, a, source, offset, bias, tile)
     else:
         direct_f64(mr, vectors, L, a, source, offset, bias, tile)
+
+
+cdef inline void pixel_sums(
+    int mr, int vectors, Py_ssize_t images, Py_ssize_t lines, Py_ssize_t columns, const real* a, Py_ssize_t a_step,
+    const real* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step, const Py_ssize_t* offset,
+    real* tile, bint accumulate
+) noexcept nogil:
+    """tile[mr, vectors] (+)= sum over pixels of a[pixel, mr] by the vectors at `offset` from a pixel of b."""
+    if real is float:
+        pixel_sums_f32(
+            mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
+            accumulate,
+        )
+    else:
+        pixel_sums_f64(
+            mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
+            accumulate,
+        )
 
 
 cdef inline void outer(
@@ -282,7 +322,7 @@ cdef inline void pack_rows(
             continue
         while l < L and l_offset[l] == l_offset[l - 1] + 1:
             l += 1
-        transpose(a + l_offset[first], row_step, NULL, rows, l - first, packed + first * mr, mr, mr)
+        transpose(a + l_offset[first], row_step, rows, l - first, packed + first * mr, mr, mr)
 
 
 cdef inline void pack_weights(

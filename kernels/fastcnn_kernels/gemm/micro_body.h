@@ -166,6 +166,43 @@ static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const 
 #undef CASE
 }
 
+/* tile[mr, vectors * VL] (+)= sum over the pixels of images, lines and columns of a[mr] by the vectors at b + offset[j];
+ * the rows of a are a_step apart. */
+INLINE void NAME(pixel_rows)(const int mr, const int vectors, ptrdiff_t images, ptrdiff_t lines, ptrdiff_t columns,
+                             const REAL *a, ptrdiff_t a_step, const REAL *b, ptrdiff_t image_step,
+                             ptrdiff_t line_step, ptrdiff_t column_step, const ptrdiff_t *offset, REAL *tile, int accumulate) {
+    NAME(vec) acc[MR][4];
+    ptrdiff_t start[4];
+    UNROLL for (int j = 0; j < vectors; j++) start[j] = offset[j];
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t line = 0; line < lines; line++) {
+            const REAL *pixel = b + image * image_step + line * line_step;
+            for (ptrdiff_t column = 0; column < columns; column++, a += a_step, pixel += column_step) {
+                PREFETCH(a + STEPS_AHEAD_A * a_step);
+                NAME(vec) row[4];
+                UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(pixel + start[j]);
+                UNROLL for (int i = 0; i < mr; i++)
+                    UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * row[j];
+            }
+        }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) {
+            REAL *const target = tile + (i * vectors + j) * VL;
+            NAME(store)(target, accumulate ? NAME(load)(target) + acc[i][j] : acc[i][j]);
+        }
+}
+
+static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t lines, ptrdiff_t columns, const REAL *a,
+                             ptrdiff_t a_step, const REAL *b, ptrdiff_t image_step, ptrdiff_t line_step, ptrdiff_t column_step,
+                             const ptrdiff_t *offset, REAL *tile, int accumulate) {
+#define CASE(n, v) case (n) * 4 + (v): NAME(pixel_rows)(n, v, images, lines, columns, a, a_step, b, image_step, line_step, \
+                                                        column_step, offset, tile, accumulate); break;
+    switch (mr * 4 + vectors) { TILE_SIZES(CASE) }
+#undef CASE
+}
+
 /* tile[OUTER_ROWS, vectors * VL] (+)= many . few: row i of `many` lies at i * step, row l of `few` has vectors * VL. */
 INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few,
                              REAL *tile, int accumulate) {
@@ -367,6 +404,20 @@ static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const 
         }
 }
 
+static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t lines, ptrdiff_t columns, const REAL *a,
+                             ptrdiff_t a_step, const REAL *b, ptrdiff_t image_step, ptrdiff_t line_step, ptrdiff_t column_step,
+                             const ptrdiff_t *offset, REAL *tile, int accumulate) {
+    const int VL = VECTOR_BYTES / (int)sizeof(REAL), width = vectors * VL;
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < width; j++) {
+            REAL sum = 0;
+            for (ptrdiff_t l = 0; l < images * lines * columns; l++)
+                sum += a[l * a_step + i] * b[l / (lines * columns) * image_step + l / columns % lines * line_step
+                                         + l % columns * column_step + offset[j / VL] + j % VL];
+            tile[i * width + j] = accumulate ? tile[i * width + j] + sum : sum;
+        }
+}
+
 static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile,
                         int accumulate) {
     const int width = vectors * VECTOR_BYTES / (int)sizeof(REAL);
@@ -521,8 +572,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
 #endif
 }
 
-/* target[j * target_step + i] = source[start(i) + j] for i < rows and j < columns, zeros for rows <= i < width;
- * start(i) is offset[i], or i * source_step if offset is NULL. */
+/* target[j * target_step + i] = source[i * source_step + j] for i < rows and j < columns, zeros for rows <= i < width. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 #define VL LANES
 #define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
@@ -543,18 +593,17 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
             v[i + s] = SHUFFLE(first, second, ((NAME(index)){EACH_LANE(HIGH, s)})); \
         }
 /* At most VL rows. */
-static void NAME(transpose_vectors)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
-                                    ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
-    ptrdiff_t start[VL];
-    for (int i = 0; i < VL; i++) start[i] = i >= rows ? 0 : offset ? offset[i] : i * source_step;
+static void NAME(transpose_part)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns,
+                                 REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
     for (; columns > 0; columns -= VL, source += VL, target += VL * target_step) {
         const uint16_t mask = FIRST(columns);
         NAME(vec) v[VL];
-        UNROLL for (int i = 0; i < VL; i++) v[i] = NAME(load_masked)(i < rows ? mask : 0, source + start[i]);
+        UNROLL for (int i = 0; i < VL; i++)
+            v[i] = NAME(load_masked)(i < rows ? mask : 0, source + (i < rows ? i : 0) * source_step);
         EXCHANGE(1)
         EXCHANGE(2)
         EXCHANGE(4)
-#if VL > 8
+#if LANES > 8
         EXCHANGE(8)
 #endif
         if (columns >= VL && width >= VL) {
@@ -568,23 +617,54 @@ static void NAME(transpose_vectors)(const REAL *source, ptrdiff_t source_step, c
 #undef EXCHANGE
 #undef LOW
 #undef HIGH
-static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
-                            ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
-    for (; width > 0; width -= VL, rows -= VL, target += VL) {
-        NAME(transpose_vectors)(source, source_step, offset, rows, columns, target, target_step, width);
-        if (offset) offset += VL; else source += VL * source_step;
-    }
-}
 #undef SHUFFLE
+/* VL rows, and at least as many columns as 16 bytes hold. A vector takes those of four rows that lie far apart, brought
+ * together by loads, which leaves half of the exchanges: those inside 16 bytes. The last columns may be done twice. */
+static void NAME(transpose_whole)(const REAL *source, ptrdiff_t step, ptrdiff_t columns, REAL *target,
+                                  ptrdiff_t target_step) {
+    enum { B = 16 / sizeof(REAL) };
+#define PIECE(i) _mm_loadu_ps((const float *)(from + (i) * step))
+    for (ptrdiff_t done = 0; done < columns; done += B) {
+        const ptrdiff_t first = done + B <= columns ? done : columns - B;
+        const REAL *from = source + first;
+        REAL *to = target + first * target_step;
+        __m512 v[B];
+        UNROLL for (int k = 0; k < B; k++) {
+            v[k] = _mm512_insertf32x4(_mm512_castps128_ps512(PIECE(k)), PIECE(k + B), 1);
+            v[k] = _mm512_insertf32x4(_mm512_insertf32x4(v[k], PIECE(k + 2 * B), 2), PIECE(k + 3 * B), 3);
+        }
+#if LANES > 8
+        const __m512d low = (__m512d)_mm512_unpacklo_ps(v[0], v[1]), high = (__m512d)_mm512_unpackhi_ps(v[0], v[1]);
+        const __m512d low2 = (__m512d)_mm512_unpacklo_ps(v[2], v[3]), high2 = (__m512d)_mm512_unpackhi_ps(v[2], v[3]);
+        _mm512_storeu_pd(to, _mm512_unpacklo_pd(low, low2));
+        _mm512_storeu_pd(to + target_step, _mm512_unpackhi_pd(low, low2));
+        _mm512_storeu_pd(to + 2 * target_step, _mm512_unpacklo_pd(high, high2));
+        _mm512_storeu_pd(to + 3 * target_step, _mm512_unpackhi_pd(high, high2));
+#else
+        _mm512_storeu_pd(to, _mm512_unpacklo_pd((__m512d)v[0], (__m512d)v[1]));
+        _mm512_storeu_pd(to + target_step, _mm512_unpackhi_pd((__m512d)v[0], (__m512d)v[1]));
+#endif
+    }
+#undef PIECE
+}
 #undef VL
 #undef FIRST
+
+static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns, REAL *target,
+                            ptrdiff_t target_step, ptrdiff_t width) {
+    for (; width > 0; width -= LANES, rows -= LANES, target += LANES, source += LANES * source_step)
+        if (rows >= LANES && columns * sizeof(REAL) >= 16)
+            NAME(transpose_whole)(source, source_step, columns, target, target_step);
+        else
+            NAME(transpose_part)(source, source_step, rows, columns, target, target_step, width);
+}
 #else
-static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, const ptrdiff_t *offset, ptrdiff_t rows,
-                            ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
+static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns, REAL *target,
+                            ptrdiff_t target_step, ptrdiff_t width) {
     for (ptrdiff_t block = 0; block < columns; block += 64) /* a stretch of the target that stays in L1 */
         for (ptrdiff_t i = 0; i < width; i++)
             for (ptrdiff_t j = block; j < columns && j < block + 64; j++)
-                target[j * target_step + i] = i >= rows ? 0 : source[(offset ? offset[i] : i * source_step) + j];
+                target[j * target_step + i] = i >= rows ? 0 : source[i * source_step + j];
 }
 #endif
 

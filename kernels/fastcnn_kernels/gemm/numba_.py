@@ -42,6 +42,12 @@ def panel_rows(M):
 
 
 @compiled
+def panel_pitch(mr, VL):
+    """Elements from a row of a transposed panel to the next: whole vectors, where transposing writes vectors."""
+    return (mr + VL - 1) // VL * VL if VECTOR_BYTES == 64 else mr
+
+
+@compiled
 def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
 
@@ -62,7 +68,7 @@ def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset,
         while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
             l += 1
         transpose(
-            a, a_start + l_offset[l_start + first], row_step, l_offset, l_start, False, rows, l - first, packed,
+            a, a_start + l_offset[l_start + first], row_step, rows, l - first, packed,
             packed_start + first * mr, mr, mr,
         )  # fmt: skip
 

@@ -92,6 +92,11 @@ def broadcast_load(builder, pointer, index, vector_type):
     return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), mask)
 
 
+def shuffle(builder, x, y, lanes):
+    """Vector of the given lanes of two, those of the second counted behind those of the first."""
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+
 def emit_switch(builder, key, cases):
     """Branch on an integer; `cases` are (value, function that emits the code)."""
     end = builder.append_basic_block("switch.end")
@@ -145,17 +150,11 @@ def emit_either(builder, condition, if_true, if_false):
 
 def lanes_sum(builder, value):
     """Sum of the lanes, halves added to halves."""
-    int32, half = ir.IntType(32), value.type.count
+    half = value.type.count
     while half > 1:
         half //= 2
-        halves = [
-            builder.shuffle_vector(
-                value, value, ir.Constant(ir.VectorType(int32, half), list(range(first, first + half)))
-            )
-            for first in (0, half)
-        ]
-        value = builder.fadd(*halves)
-    return builder.extract_element(value, int32(0))
+        value = builder.fadd(*(shuffle(builder, value, value, range(first, first + half)) for first in (0, half)))
+    return builder.extract_element(value, ir.IntType(32)(0))
 
 
 def lane_mask(builder, masks, index, vector_type):

@@ -129,6 +129,43 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
         store(builder, result, tile, intp(number * VL))
 
 
+def _emit_pixels(
+    builder, rows, vectors, vector_type, images, lines, columns, a, a_step, b, image_step, line_step, column_step,
+    offset, tile, accumulate,
+):  # fmt: skip
+    """`pixel_sums` for one tile: rows x vectors sums."""
+    intp, VL = columns.type, vector_type.count
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+    starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(vectors)]
+
+    def over_images(image, totals):
+        def over_lines(line, totals):
+            count = builder.add(builder.mul(image, lines), line)
+            panel = builder.gep(a, [builder.mul(builder.mul(count, columns), a_step)])
+            first = builder.add(builder.mul(image, image_step), builder.mul(line, line_step))
+            pixels = builder.gep(b, [first])
+
+            def over_columns(column, totals):
+                a_offset = builder.mul(column, a_step)
+                ahead = builder.add(a_offset, builder.mul(a_step, intp(STEPS_AHEAD_A)))
+                prefetch_line(builder, builder.gep(panel, [ahead]), 0)
+                pixel = builder.gep(pixels, [builder.mul(column, column_step)])
+                right = [load(builder, pixel, vector_type, start) for start in starts]
+                results = []
+                for (i, j), total in zip(tiles, totals, strict=True):
+                    if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit
+                        left = broadcast_load(builder, panel, builder.add(a_offset, intp(i)), vector_type)
+                    results.append(multiply_add(builder, left, right[j], total))
+                return results
+
+            return emit_loop(builder, columns, 1, totals, over_columns)
+
+        return emit_loop(builder, lines, 1, totals, over_lines)
+
+    results = emit_loop(builder, images, 1, [ir.Constant(vector_type, None)] * len(tiles), over_images)
+    _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
+
+
 def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumulate):
     """`outer` for one number of vectors."""
     intp, VL = L.type, vector_type.count
@@ -320,6 +357,21 @@ def _masked_code(
 
 
 @intrinsic
+def _pixels_code(
+    typing_context, mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
+    accumulate,
+):  # fmt: skip
+    def generate(context, builder, signature, arguments):
+        vector_type = vector_type_of(context, signature.args[5])
+        _tile_cases(builder, _emit_pixels, vector_type, arguments[0], arguments[1], arguments[2:])
+        return context.get_dummy_value()
+
+    return types.void(
+        mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
+    ), generate
+
+
+@intrinsic
 def _outer_code(typing_context, vectors, L, many, step, few, tile, accumulate):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[2])
@@ -377,6 +429,14 @@ def _direct(mr, vectors, L, a, source, offset, bias, has_bias, tile):
     _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, tile)
 
 
+def _pixel_sums(
+    mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
+):
+    _pixels_code(
+        mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
+    )
+
+
 def _outer(vectors, L, many, step, few, tile, accumulate):
     _outer_code(vectors, L, many, step, few, tile, accumulate)
 
@@ -422,6 +482,21 @@ def direct(typing_context, mr, vectors, L, a, a_start, source, source_start, off
         return emit_call(context, builder, _direct, kinds, arguments)
 
     return types.void(intp, intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+
+
+@intrinsic
+def pixel_sums(typing_context, mr, vectors, images, lines, columns, a, a_start, a_step, b, b_start, image_step,
+               line_step, column_step, offset, offset_start, tile, tile_start, accumulate):  # fmt: skip
+    """tile[mr, vectors] (+)= sum over pixels of a[pixel, mr] by the vectors at `offset` from a pixel of b."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, intp, intp, a, intp, b, intp, intp, intp, offset, tile, boolean)
+        return emit_call(context, builder, _pixel_sums, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, intp, intp, a, intp, intp, b, intp, intp, intp, intp, offset, intp, tile, intp, boolean
+    ), generate
 
 
 @intrinsic

@@ -1,7 +1,5 @@
 """Block sizes and limits of the direct kernels, each with its reason."""
 
-from fastcnn_kernels.conv2d.blocking import shared_packing
-
 #: The padded planes of a task, and the rows of dy beside them, stay in L2 with room for the output passing through.
 L2_BYTES_FOR_PLANES = 256 * 1024
 #: A layer makes at least this many tasks if it has the rows; fixed, as chunks of the weight gradient decide rounding.
@@ -53,20 +51,13 @@ def declines_product(M: int, L: int, products: int, groups: int, strided: bool) 
     return f"{M} channels a group share each packed pixel, over sums of {L}: packing pays"
 
 
-#: Size of the gradient (M x L) up to which dot products beat the packed product: beyond it the operands leave L2.
-LARGEST_GRADIENT = 30_000
-#: Pixels of all images for each of its sums: fewer, and adding up lanes and chunks costs more than packing.
-FEWEST_PIXELS_PER_SUM = 0.4
-#: Sums over so few columns that packing would leave most of a panel empty, given the pixels for each sum below.
-SHORT_LENGTH, FEWEST_PIXELS_PER_SHORT_SUM = 32, 1
+#: Pixels of all images, and for each of its sums, from which on dot products of several taps beat the channels-last
+#: product: fewer, and adding up lanes and chunks costs more than transposing.
+FEWEST_PIXELS, FEWEST_PIXELS_PER_SUM = 2048, 2
 
 
 def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int) -> str:
     """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
-    if shared := shared_packing(L, taps, pixels):
-        return shared
-    if groups > 1 or (L <= SHORT_LENGTH and pixels >= FEWEST_PIXELS_PER_SHORT_SUM * M * L):
+    if groups > 1 or (taps > 1 and pixels >= max(FEWEST_PIXELS, FEWEST_PIXELS_PER_SUM * M * L)):
         return ""
-    if M * L <= LARGEST_GRADIENT and pixels >= FEWEST_PIXELS_PER_SUM * M * L:
-        return ""
-    return f"{M} x {L} sums over {pixels} pixels: packing pays"
+    return f"{M} x {L} sums over {pixels} pixels: transposing pays"

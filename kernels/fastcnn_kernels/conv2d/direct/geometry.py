@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
@@ -170,11 +171,13 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, ma
         out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy, max_pool=max_pool
     ):
         return sparse
-    R, S = (out if weight is None else weight).shape[2:]
     if weight is None:  # the weight gradient: M x L dot products over the pixels
-        M, L, pixels = dy.shape[1] // groups, out[0].size, dy.size // dy.shape[1]
-        return blocking.declines_weight_gradient(M, L, R * S, pixels, groups)
-    K, Cg = weight.shape[:2]
+        M, (_, Cg, R, S) = dy.shape[1] // groups, out.shape
+        nbytes, fewest_sums = x.nbytes + dy.nbytes, channels_last.FEWEST_SUMS_BESIDE_COPY
+        return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, nbytes, fewest_sums) or (
+            blocking.declines_weight_gradient(M, Cg * R * S, R * S, dy.size // dy.shape[1], groups)
+        )
+    K, Cg, R, S = weight.shape
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     products = min(R, stride[0]) * min(S, stride[1]) if x is None else 1
     return blocking.declines_product(M, channels * R * S, products, groups, x is not None and stride != (1, 1))

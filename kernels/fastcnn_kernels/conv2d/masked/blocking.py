@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastcnn_kernels.conv2d.blocking import shared_packing
 from fastcnn_kernels.memory import planned
 
 #: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
@@ -92,12 +91,21 @@ LARGEST_GRADIENT, LARGEST_GRADIENT_OF_A_GROUP = 36_000, 500
 FEWEST_PIXELS_PER_SUM = 0.05
 
 
-def declines_weight_gradient(M: int, L: int, taps: int, pixels: int, groups: int) -> str:
-    """Why dot products over the pixels of all images are not the faster weight gradient, or ""."""
-    if shared := shared_packing(L, taps, pixels):
-        return shared
+#: From as many pixels a plane, pixels in all and products a pixel on, rows of whole vectors are better read without
+#: masks, from a padded copy.
+PIXELS_OF_A_COPY, PIXELS_OF_COPIES, PRODUCTS_OF_A_COPY = 4096, 1 << 15, 100
+
+
+def declines_weight_gradient(M: int, L: int, taps: int, plane: int, pixels: int, groups: int, whole: bool) -> str:
+    """Why dot products over the pixels of all images, `plane` each, are not the faster weight gradient, or "".
+
+    `whole` says that a row of pixels is whole vectors.
+    """
     if groups > 1 and M * L > LARGEST_GRADIENT_OF_A_GROUP:
         return f"{M} x {L} dot products a group: copied rows pay"
-    if M * L <= LARGEST_GRADIENT and (groups > 1 or pixels >= FEWEST_PIXELS_PER_SUM * M * L):
-        return ""
-    return f"{M} x {L} dot products over {pixels} pixels: packing pays"
+    if M * L > LARGEST_GRADIENT or (groups == 1 and pixels < FEWEST_PIXELS_PER_SUM * M * L):
+        return f"{M} x {L} dot products over {pixels} pixels: transposing pays"
+    large = plane >= PIXELS_OF_A_COPY and pixels >= PIXELS_OF_COPIES
+    if whole and large and taps > 1 and M * taps >= PRODUCTS_OF_A_COPY:
+        return f"rows of whole vectors, {plane} pixels a plane: copies without masks pay"
+    return ""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn_kernels import cpu
+from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
 from fastcnn_kernels.memory import planned
@@ -110,19 +111,20 @@ def refuses(**call):
     return declines(**call) if cpu.level() == "x86-64-v4" else f"CPU level {cpu.level()}: no masked loads"
 
 
-def declines(*, out, stride, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
+def declines(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
     """Say why others are faster than AVX-512's masked loads on a layer of which the kernels are capable, or ""."""
     image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
     (_, _, P, Q), W = before_pooling(result.shape, max_pool), image.shape[3]
     R, S = (out if weight is None else weight).shape[2:]
     if P * W * R * S > blocking.MASKED_TAPS:
         return f"masks for {P} x {W} pixels and {R} x {S} taps leave the cache"
+    VL = VECTOR_BYTES // out.itemsize
     if weight is None:
-        return blocking.declines_weight_gradient(
-            dy.shape[1] // groups, out[0].size, R * S, dy.size // dy.shape[1], groups
+        M, Cg, pixels = dy.shape[1] // groups, out.shape[1], dy.size // dy.shape[1]
+        return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, x.nbytes + dy.nbytes) or (
+            blocking.declines_weight_gradient(M, Cg * R * S, R * S, P * Q, pixels, groups, Q % VL == 0)
         )
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
-    VL = VECTOR_BYTES // out.itemsize
     lanes = -(-((P - 1) * W + Q) // VL) * VL
     return blocking.declines_product(M, channels, R * S, lanes / (P * Q), image.nbytes + out.nbytes)

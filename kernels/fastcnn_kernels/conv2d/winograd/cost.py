@@ -33,11 +33,11 @@ class _Prices(NamedTuple):
 #: Plain sums where the masked kernel computes them: it packs the weights alone, each once.
 _MASKED = (600_000, 10)
 _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
-#: Transforms cost 17 and 16 when fitted; patches that stay with their core cost less, by 13 layers measured since.
-_WEIGHTS = _Prices((2_000_000, 16), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 22)})
-#: In groups, plain weight gradients are dot products, which are cheaper (percent); and Winograd's products of one
-#: vector of channels cost as much as those of two, over sums that are short as patches of all groups wait together.
-_DOTS_OF_GROUPS, _PRODUCTS_OF_ONE_VECTOR = 68, 2
+#: Plain sums of the channels-last kernel, transforms of patches that stay with their core: by hand, to 107 layers.
+_WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 22)})
+#: In groups, the weight gradient's products of one vector of channels cost this many times as much: they are those of
+#: two, over sums that are short as patches of all groups wait together. Of 134 layers, the picks cost 1.02 of the best.
+_PRODUCTS_OF_ONE_VECTOR = 3
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
 #: What a pixel of a dilated layer costs on its way into an image of its remainders, or out of it. A guess: the dilated
@@ -73,8 +73,6 @@ def costs(
     start, packing = _MASKED if masked else prices.plain
     packing = 0 if packed else packing
     cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
-    if weights and groups > 1:
-        cost[0] = cost[0] * _DOTS_OF_GROUPS // 100
     copies = _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
     N, (P, Q) = batch(N, result, dilation)
     for m, (start, transform, filters) in prices.tiles.items():

@@ -28,6 +28,7 @@ from fastcnn_kernels.gemm.micro cimport (
 )
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
+from fastcnn_kernels.conv2d.channels_last import cython_ as plain_weight_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.prepacked import keep, room
@@ -65,7 +66,7 @@ cdef void pack_part(
         if table[15]:
             r = R - 1 - r
             s = S - 1 - s
-        transpose(source + r * S + s, row_step, NULL, rows, 1, packed + t * tap_step, tap_step, mr)
+        transpose(source + r * S + s, row_step, rows, 1, packed + t * tap_step, tap_step, mr)
 
 
 cdef void transform_filters(
@@ -89,7 +90,7 @@ cdef void transform_filters(
         for c in range(count):
             if whole:
                 transpose(
-                    source + (first + c) * channel_step, row_step, NULL, rows, 9, packed + c * mr, tap_step, mr
+                    source + (first + c) * channel_step, row_step, rows, 9, packed + c * mr, tap_step, mr
                 )
             else:
                 pack_part(source, packed + c * mr, table, first + c, rows, mr, tap_step)
@@ -392,7 +393,7 @@ cdef void transform_channels(
         for j in range(begin * VL):
             row[j] = 0
         if begin < end:
-            transpose(planes + h * W + column + begin, plane_step, NULL, lanes, end - begin, row + begin * VL, VL, VL)
+            transpose(planes + h * W + column + begin, plane_step, lanes, end - begin, row + begin * VL, VL, VL)
         for j in range(end * VL, columns * VL):
             row[j] = 0
         row += columns * VL
@@ -470,7 +471,7 @@ cdef void weight_results(
             watch(taps, 9, check)
             target = out + ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(taps, VL, NULL, 9, lanes, target, 9, 9)
+                transpose(taps, VL, 9, lanes, target, 9, 9)
                 continue
             for t in range(9):
                 r = column // place // across * 3 + t // 3
@@ -620,7 +621,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     return not np.isnan(check).any()
 
 
-@handing_over_to(plain_sums)
+@handing_over_to(plain_weight_sums)
 @taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""

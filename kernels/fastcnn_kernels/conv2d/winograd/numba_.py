@@ -7,6 +7,7 @@ start index stand for a C pointer; all of a call's workspace is one array.
 import numpy as np
 
 from fastcnn_kernels.conv2d import numba_ as plain_sums
+from fastcnn_kernels.conv2d.channels_last import numba_ as plain_weight_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
@@ -66,9 +67,7 @@ def pack_part(weight, source, w, packed, table, c, rows, mr, tap_step):
             continue
         if table[2, 3] != 0:
             r, s = R - 1 - r, S - 1 - s
-        transpose(
-            weight, source + r * S + s, row_step, table[2], 0, False, rows, 1, w, packed + t * tap_step, tap_step, mr
-        )
+        transpose(weight, source + r * S + s, row_step, rows, 1, w, packed + t * tap_step, tap_step, mr)
 
 
 @compiled
@@ -88,8 +87,8 @@ def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed)
         for c in range(count):
             if whole:
                 transpose(
-                    weight, source + (first + c) * channel_step, row_step, table[2], 0, False, rows, 9, w,
-                    packed + c * mr, tap_step, mr,
+                    weight, source + (first + c) * channel_step, row_step, rows, 9, w, packed + c * mr,
+                    tap_step, mr,
                 )  # fmt: skip
             else:
                 pack_part(weight, source, w, packed + c * mr, table, first + c, rows, mr, tap_step)
@@ -339,7 +338,7 @@ def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, group
 
 @compiled
 def transform_channels(
-    planes, start, w, target, plane_step, kind, m, H, W, top, left, lanes, segments, index, none, target_step, e_step,
+    planes, start, w, target, plane_step, kind, m, H, W, top, left, lanes, segments, index, target_step, e_step,
     scratch,
 ):  # fmt: skip
     """Patches of one segment of tiles in `lanes` channels, lanes of the target; `scratch` holds transposed columns."""
@@ -357,8 +356,8 @@ def transform_channels(
         zero_run(w, row, begin * VL)
         if begin < end:
             transpose(
-                planes, start + h * W + column + begin, plane_step, none, 0, False, lanes, end - begin, w,
-                row + begin * VL, VL, VL,
+                planes, start + h * W + column + begin, plane_step, lanes, end - begin, w, row + begin * VL, VL,
+                VL,
             )  # fmt: skip
         zero_run(w, row + end * VL, (columns - end) * VL)
         row += columns * VL
@@ -390,7 +389,7 @@ def share_channels(
         transform_channels(
             dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
             Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
-            min(VL, mr - first, M - panel * mr - first), segments, index, table[0], mr, y_step, columns,
+            min(VL, mr - first, M - panel * mr - first), segments, index, mr, y_step, columns,
         )  # fmt: skip
     tasks = groups * blocks * count
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -401,7 +400,7 @@ def share_channels(
             image, ((segments[index, 0] * groups + g) * channels + c) * H * W, w,
             V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
             table[1, 2] + part // across * 3, table[1, 3] + part % across * 3, min(VL, channels - c), segments, index,
-            table[0], NR, v_step, columns,
+            NR, v_step, columns,
         )  # fmt: skip
 
 
@@ -425,7 +424,7 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
             watch(w, taps, 9, w, check)
             target = ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(w, taps, VL, table[0], 0, False, 9, lanes, out, target, 9, 9)
+                transpose(w, taps, VL, 9, lanes, out, target, 9, 9)
                 continue
             for t in range(9):
                 r, s = column // place // across * 3 + t // 3, column // place % across * 3 + t % 3
@@ -555,7 +554,7 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     return not np.isnan(check).any()
 
 
-@handing_over_to(plain_sums)
+@handing_over_to(plain_weight_sums)
 @taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""

@@ -70,7 +70,7 @@ cdef void pack_side_by_side(
     """Pack the few rows as columns, in groups of `width`."""
     cdef Py_ssize_t first = 0
     while first < F:
-        transpose(few + first * L, L, NULL, min(width, F - first), L, packed + first * L, width, width)
+        transpose(few + first * L, L, min(width, F - first), L, packed + first * L, width, width)
         first += width
 
 
@@ -117,7 +117,7 @@ cdef void outer_rows(
                 for j in range(rows):
                     copy_run(target + j * table[7], row + j * width, count)
             else:
-                transpose(row, width, NULL, rows, count, target, table[6], rows)
+                transpose(row, width, rows, count, target, table[6], rows)
 
 
 cdef void multiply_edge(

@@ -67,17 +67,16 @@ def outer_width(F, VL):
 
 
 @compiled
-def pack_side_by_side(few, few_start, packed, packed_start, F, L, width, no_offset):
+def pack_side_by_side(few, few_start, packed, packed_start, F, L, width):
     """Pack the few rows as columns, in groups of `width`."""
     for first in range(0, F, width):
         transpose(
-            few, few_start + first * L, L, no_offset, 0, False, min(width, F - first), L, packed,
-            packed_start + first * L, width, width,
+            few, few_start + first * L, L, min(width, F - first), L, packed, packed_start + first * L, width, width
         )  # fmt: skip
 
 
 @threaded
-def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_step, no_offset, worker, workers):
+def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_step, worker, workers):
     """Do this worker's share of the tiles of rows of `many`: out[i, j] = bias + few[i] . many[j], in blocks of the sum.
 
     The last tile begins early enough to be whole, and stores what is its own. Each worker packs the few rows for
@@ -92,7 +91,7 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
     for task in range(Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers):
         z = task // tiles
         if packed_z < 0 or (z > packed_z and table[4] > 0):
-            pack_side_by_side(few, z * table[4], scratch, packed, F, L, width, no_offset)
+            pack_side_by_side(few, z * table[4], scratch, packed, F, L, width)
             packed_z = z
         first = task % tiles * OUTER_ROWS
         start = min(first, K - OUTER_ROWS)
@@ -114,7 +113,7 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
                 for j in range(rows):
                     copy_run(out, target + j * table[7], scratch, row + j * width, count)
             else:
-                transpose(scratch, row, width, no_offset, 0, False, rows, count, out, target, table[6], rows)
+                transpose(scratch, row, width, rows, count, out, target, table[6], rows)
 
 
 @compiled

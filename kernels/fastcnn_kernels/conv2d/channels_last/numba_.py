@@ -1,0 +1,152 @@
+"""Channels-last weight gradient in Numba. Contract and picture in the family's ``__init__``; tasks in ``geometry``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
+start index stand for a C pointer.
+"""
+
+from fastcnn_kernels.conv2d.channels_last import geometry
+from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.conv2d.numba_ import any_nonfinite
+from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.gemm.numba_ import panel_pitch, panel_rows
+from fastcnn_kernels.gemm.numba_copies import put_steps, transpose, zero_run
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import pixel_sums, tile_vectors
+from fastcnn_kernels.memory import empty
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+
+@compiled
+def fill_slab(image, image_start, slab, slab_start, table, channels, p, rows):
+    """Transpose `rows` stored rows of `channels` channels, from that of output row p on, padded by zeros."""
+    H, W, top, left, row_step, width = table[4], table[5], table[8], table[9], table[10], table[13]
+    row = width * channels
+    columns = max(0, min(W, width - left))
+    padded = left + columns
+    i = 0
+    while i < rows:
+        h = (p * table[11] + i) * row_step - top
+        target = slab_start + i * row
+        if h < 0 or h >= H:
+            zero_run(slab, target, row)
+            i += 1
+            continue
+        count = 1
+        if columns == width and columns == W and row_step == 1:  # rows that follow each other
+            count = min(rows - i, H - h)
+        if left > 0:
+            zero_run(slab, target, min(left, width) * channels)
+        transpose(
+            image, image_start + h * W, H * W, channels, count * columns, slab, target + left * channels, channels,
+            channels,
+        )  # fmt: skip
+        if padded < width:
+            zero_run(slab, target + padded * channels, (width - padded) * channels)
+        i += count
+
+
+@threaded
+def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratch_step, worker, workers):
+    """Do this worker's share of the tasks: partial[chunk, g, panel, tile of vectors][mr, vectors]."""
+    N, groups, M, Cg, plane = table[0], table[1], table[2], table[3], table[4] * table[5]
+    P, Q, row_rows, stride_w, width = table[6], table[7], table[11], table[12], table[13]
+    PB, IB, V, chunks, panel_block, slab_block = table[14], table[15], table[17], table[18], table[19], table[20]
+    VL, row_blocks = panel_width(dy) // 2, (P + PB - 1) // PB
+    blocks = (N + IB - 1) // IB * row_blocks
+    mr = panel_rows(M)
+    pitch, panels = panel_pitch(mr, VL), (M + mr - 1) // mr
+    panel_blocks = (panels + panel_block - 1) // panel_block
+    slab_blocks = (slab_count + slab_block - 1) // slab_block
+    tasks = groups * panel_blocks * slab_blocks * chunks
+    dy_packed = worker * scratch_step
+    image = dy_packed + panel_block * pitch * IB * PB * Q
+    zero_run(scratch, image, dy_packed + scratch_step - image)  # lanes behind a run are read, and must be no denormals
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        chunk = task % chunks
+        first_block = blocks * chunk // chunks
+        first_slab = task // chunks % slab_blocks * slab_block
+        last_slab = min(slab_count, first_slab + slab_block)
+        first = task // (chunks * slab_blocks) % panel_blocks * panel_block
+        last = min(panels, first + panel_block)
+        g = task // (chunks * slab_blocks * panel_blocks)
+        sums = (chunk * groups + g) * panels * mr * V * VL
+        for block in range(first_block, blocks * (chunk + 1) // chunks):
+            n = block // row_blocks * IB
+            p = block % row_blocks * PB
+            images = min(IB, N - n)
+            lines = min(PB, P - p)
+            pixels = images * lines * Q
+            for panel in range(first, last):
+                for i in range(images):
+                    transpose(
+                        dy, (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q, P * Q,
+                        min(pitch, M - panel * mr), lines * Q, scratch,
+                        dy_packed + ((panel - first) * pixels + i * lines * Q) * pitch, pitch, pitch,
+                    )  # fmt: skip
+            rows = table[16] - (PB - lines) * row_rows
+            for slab in range(first_slab, last_slab):
+                channels = slabs[4 * slab + 1]
+                row = width * channels
+                for i in range(images):
+                    fill_slab(
+                        x, (((n + i) * groups + g) * Cg + slabs[4 * slab]) * plane, scratch, image + i * rows * row,
+                        table, channels, p, rows,
+                    )  # fmt: skip
+                v = slabs[4 * slab + 2]
+                while v < slabs[4 * slab + 6]:
+                    vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
+                    for panel in range(first, last):
+                        pixel_sums(
+                            mr, vectors, images, lines, Q, scratch, dy_packed + (panel - first) * pixels * pitch, pitch,
+                            scratch, image, rows * row, row_rows * row, stride_w * channels, offset, v, partial,
+                            sums + (panel * V + v) * mr * VL, block > first_block,
+                        )  # fmt: skip
+                    v += vectors
+
+
+@threaded
+def collect(partial, out, table, pieces, piece_count, worker, workers):
+    """out[g, m, l] = sum of the chunks, in their order, for this worker's share of the rows (g, m)."""
+    groups, M, chunks, taps, VL = table[1], table[2], table[18], table[22], panel_width(partial) // 2
+    mr = panel_rows(M)
+    panel_size = mr * table[17] * VL
+    group_size = (M + mr - 1) // mr * panel_size
+    chunk_size = groups * group_size
+    for row in range(groups * M * worker // workers, groups * M * (worker + 1) // workers):
+        i = row % M % mr
+        sums = row // M * group_size + row % M // mr * panel_size
+        for piece in range(0, 4 * piece_count, 4):
+            values = sums + pieces[piece] + i * pieces[piece + 1]
+            target = row * table[3] * taps + pieces[piece + 3]
+            put_steps(out, target, taps, partial, values, pieces[piece + 2])
+            for chunk in range(1, chunks):
+                for j in range(pieces[piece + 2]):
+                    out[target + j * taps] += partial[values + chunk * chunk_size + j]
+
+
+def run_plan(plan, dy, x, out, num_threads):
+    """Allocate the workspace of a `geometry.Plan` and run it; False if padding met what it must not."""
+    table = plan.table.tolist()
+    M, VL = table[2], VECTOR_BYTES // out.itemsize
+    mr = panel_rows(M)
+    scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * table[14] * table[7] + table[21]) + VL
+    sums = table[18] * table[1] * -(-M // mr) * mr * table[17] * VL
+    partial = empty(sums, out.dtype)
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    sum_pixels(
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.slabs.reshape(-1), len(plan.slabs) - 1, plan.offset,
+        scratch, scratch_step,
+    )  # fmt: skip
+    collect(packing_threads(sums, num_threads), partial, out, plan.table, plan.pieces.reshape(-1), len(plan.pieces))
+    return not (plan.pads and any_nonfinite(out, num_threads))
+
+
+@to_numpy_row
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights."""
+    mr = panel_rows(out.shape[0] // groups)
+    plan = geometry.plan(
+        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, tile_vectors(mr), out.itemsize,
+        VECTOR_BYTES // out.itemsize,
+    )  # fmt: skip
+    return run_plan(plan, dy, x, out.reshape(-1), num_threads)
