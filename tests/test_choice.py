@@ -75,7 +75,7 @@ def test_masked_tiles_have_to_be_full():
     assert kernels(4, 17, 9, 3)[0] == "general"  # 4 for 7 x 7: 1.31
     assert kernels(4, 16, 9, 3)[0] == "masked"
     assert kernels(4, 17, 5, 3, padding=1)[0] == "masked"  # 2 for 25: 1.28
-    assert kernels(4, 16, 13, 5)[0] == "masked"  # 8 for 9 x 9: 1.58
+    assert kernels(3, 16, 13, 5)[0] == "masked"  # 8 for 9 x 9: 1.58
     assert kernels(4, 16, 5, 3)[0] == "general"  # 1 for 3 x 3: 1.78
     assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 5, 3)[0] == "masked"
 
@@ -172,6 +172,31 @@ def test_direct_forward(C, K, taps, groups, expected):
     assert kernels(C, K, 19, taps, groups, padding=max(1, taps - 1))[0] == expected  # no masks: longer rows
 
 
+@pytest.mark.parametrize(
+    ("C", "K", "expected"),
+    [
+        (11, direct.FEWEST_LANES, "direct"),  # sums of 99
+        (10, direct.FEWEST_LANES, "general"),  # of 90: LONG_SUM
+        (11, direct.FEWEST_LANES - 1, "general"),
+        (11, 24, "direct"),
+        (11, 23, "general"),  # of 32 lanes: FEWEST_FULL
+    ],
+)
+def test_output_channels_in_lanes(C, K, expected):
+    assert kernels(C, K, 9, 3, padding=2)[0] == expected  # no masks: longer rows
+
+
+def test_filters_have_to_stay_in_cache():
+    channels = direct.L2_BYTES_FOR_FILTERS // (4 * 512 * 9)
+    assert kernels(channels, 512, 19, 3, stride=2)[:2] == ["direct", "direct"]
+    assert kernels(channels + 1, 512, 19, 3, stride=2)[:2] == ["general", "direct"]
+
+
+def test_lanes_of_channels_are_better_than_emptier_tiles():
+    assert kernels(6, direct.FEWEST_LANES, 14, 5)[0] == "direct"  # 1.44 lanes a pixel
+    assert kernels(6, direct.FEWEST_LANES - 1, 14, 5)[0] == "masked"
+
+
 def test_direct_strided_forward():
     most = direct.SHORT_STRIDED_SUM
     assert kernels(most, 64, 19, 1, stride=2)[0] == "direct"
@@ -211,9 +236,9 @@ def test_direct_weight_gradient(C, K, size, taps, groups, expected):
 
 
 def test_reason_is_given():
-    text = str(fc.explain("conv2d", np.zeros((1, 64, 9, 9)), np.zeros((128, 64, 3, 3)), stride=2))
+    text = str(fc.explain("conv2d", np.zeros((1, 64, 9, 9)), np.zeros((512, 64, 3, 3)), stride=2))
     assert "conv2d_masked_cython declined: stride (2, 2): taps of neighbouring pixels are not neighbours" in text
-    assert "conv2d_direct_cython declined: 128 channels a group share each packed pixel, over sums of 576" in text
+    assert "conv2d_direct_cython declined: filters of 512 x 576 leave the cache: packing pixels pays" in text
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ EDGES = [
     Layer("padding wider than the filter", "edge", 1, 2, 5, 5, 3, 2, 2, padding=(3, 2, 4, 5)),
     Layer("three groups", "edge", 2, 6, 8, 9, 12, 3, 3, padding=(1, 1, 1, 1), groups=3),
     Layer("depthwise", "edge", 2, 7, 9, 10, 7, 3, 3, padding=(1, 1, 1, 1), groups=7),
+    Layer("depthwise with small planes", "edge", 3, 5, 7, 7, 5, 3, 3, padding=(1, 1, 1, 1), groups=5),
+    Layer("depthwise with small planes cut short", "edge", 2, 3, 6, 9, 3, 5, 5, padding=(1, 2, 2, 2), groups=3),
     Layer("depthwise with multiplier and stride", "edge", 2, 5, 9, 10, 15, 3, 2, stride=(2, 2), groups=5),
     Layer("sum packed at once", "edge", 2, 32, 5, 13, 9, 1, 1),
     Layer("sum packed in turns", "edge", 2, 33, 5, 13, 9, 1, 1),
@@ -102,6 +104,8 @@ EDGES = [
     Layer("slabs of 32 and 3 channels", "edge", 2, 35, 6, 9, 30, 3, 3, padding=(1, 1, 1, 1)),
     Layer("blocks of panels and of slabs", "edge", 1, 70, 5, 5, 60, 1, 1),
     Layer("chunks of a sum, two taps a vector", "edge", 12, 5, 16, 21, 17, 3, 3, padding=(1, 1, 1, 0)),
+    Layer("output channels in lanes", "edge", 2, 30, 11, 16, 26, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)),
+    Layer("output channels in lanes of one vector", "edge", 2, 13, 5, 31, 16, 3, 3, padding=(1, 0, 2, 2)),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]
 

@@ -61,6 +61,14 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset,
         const double* bias, double* tile
     )
+    void spread_f32(
+        int rows, int vectors, Py_ssize_t L, const float* source, const Py_ssize_t* offset, const float* b,
+        const float* bias, float* tile
+    )
+    void spread_f64(
+        int rows, int vectors, Py_ssize_t L, const double* source, const Py_ssize_t* offset, const double* b,
+        const double* bias, double* tile
+    )
     void pixel_sums_f32(
         int mr, int vectors, Py_ssize_t images, Py_ssize_t lines, Py_ssize_t columns, const float* a, Py_ssize_t a_step,
         const float* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step, const Py_ssize_t* offset,
@@ -231,6 +239,17 @@ cdef inline void direct(
         direct_f64(mr, vectors, L, a, source, offset, bias, tile)
 
 
+cdef inline void spread(
+    int rows, int vectors, Py_ssize_t L, const real* source, const Py_ssize_t* offset, const real* b, const real* bias,
+    real* tile
+) noexcept nogil:
+    """tile[rows of pixels, vectors of channels] = bias + sum of source[offset[l] + pixel] by row l of b."""
+    if real is float:
+        spread_f32(rows, vectors, L, source, offset, b, bias, tile)
+    else:
+        spread_f64(rows, vectors, L, source, offset, b, bias, tile)
+
+
 cdef inline void pixel_sums(
     int mr, int vectors, Py_ssize_t images, Py_ssize_t lines, Py_ssize_t columns, const real* a, Py_ssize_t a_step,
     const real* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step, const Py_ssize_t* offset,
@@ -322,6 +341,10 @@ cdef inline void pack_rows(
             continue
         while l < L and l_offset[l] == l_offset[l - 1] + 1:
             l += 1
+        if l == first + 1:
+            take_steps(packed + first * mr, a + l_offset[first], row_step, rows)
+            zero_run(packed + first * mr + rows, mr - rows)
+            continue
         transpose(a + l_offset[first], row_step, rows, l - first, packed + first * mr, mr, mr)
 
 

@@ -166,6 +166,36 @@ static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const 
 #undef CASE
 }
 
+/* tile[rows of pixels, vectors * VL channels] = bias + sum over l of source[offset[l] + pixel] by row l of b: the pixels
+ * are broadcast where they lie. */
+INLINE void NAME(spread_rows)(const int rows, const int vectors, ptrdiff_t L, const REAL *source,
+                              const ptrdiff_t *offset, const REAL *b, const REAL *bias, REAL *tile) {
+    NAME(vec) acc[MR][2];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = bias ? NAME(load)(bias + j * VL) : (NAME(vec)){0};
+    for (ptrdiff_t l = 0; l < L; l++, b += vectors * VL) {
+        UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES)
+            PREFETCH(b + STEPS_AHEAD_B * vectors * VL + j * VL);
+        const REAL *pixel = source + offset[l];
+        NAME(vec) row[2];
+        UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += pixel[i] * row[j];
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+}
+
+static void NAME(spread)(int rows, int vectors, ptrdiff_t L, const REAL *source, const ptrdiff_t *offset, const REAL *b,
+                         const REAL *bias, REAL *tile) {
+#define ONE(n) case n: NAME(spread_rows)(n, 1, L, source, offset, b, bias, tile); break;
+#define TWO(n) case n: NAME(spread_rows)(n, 2, L, source, offset, b, bias, tile); break;
+    if (vectors == 2) switch (rows) { ROW_COUNTS(TWO) }
+    else switch (rows) { ROW_COUNTS(ONE) }
+#undef ONE
+#undef TWO
+}
+
 /* tile[mr, vectors * VL] (+)= sum over the pixels of images, lines and columns of a[mr] by the vectors at b + offset[j];
  * the rows of a are a_step apart. */
 INLINE void NAME(pixel_rows)(const int mr, const int vectors, ptrdiff_t images, ptrdiff_t lines, ptrdiff_t columns,
@@ -400,6 +430,17 @@ static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const 
         for (int j = 0; j < width; j++) {
             REAL sum = bias ? bias[i] : 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * source[offset[l] + j];
+            tile[i * width + j] = sum;
+        }
+}
+
+static void NAME(spread)(int rows, int vectors, ptrdiff_t L, const REAL *source, const ptrdiff_t *offset, const REAL *b,
+                         const REAL *bias, REAL *tile) {
+    const int width = vectors * VECTOR_BYTES / (int)sizeof(REAL);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < width; j++) {
+            REAL sum = bias ? bias[j] : 0;
+            for (ptrdiff_t l = 0; l < L; l++) sum += source[offset[l] + i] * b[l * width + j];
             tile[i * width + j] = sum;
         }
 }

@@ -8,6 +8,7 @@ from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     prefetch,
+    take_steps,
     transpose,
     zero_run,
 )
@@ -67,6 +68,11 @@ def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset,
             continue
         while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
             l += 1
+        if l == first + 1:
+            start = packed_start + first * mr
+            take_steps(packed, start, a, a_start + l_offset[l_start + first], row_step, rows)
+            zero_run(packed, start + rows, mr - rows)
+            continue
         transpose(
             a, a_start + l_offset[l_start + first], row_step, rows, l - first, packed,
             packed_start + first * mr, mr, mr,

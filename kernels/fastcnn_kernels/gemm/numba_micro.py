@@ -129,6 +129,40 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
         store(builder, result, tile, intp(number * VL))
 
 
+def _emit_spread(builder, rows, vectors, vector_type, L, source, offset, b, bias, has_bias, tile):
+    """`spread` for one tile: rows x vectors sums."""
+    intp, VL = L.type, vector_type.count
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+    zero = ir.Constant(vector_type, None)
+    with builder.if_else(has_bias) as (read, leave):
+        with read:
+            read_end, biases = builder.block, [load(builder, bias, vector_type, intp(j * VL)) for j in range(vectors)]
+        with leave:
+            leave_end = builder.block
+    first = []
+    for value in biases:
+        phi = builder.phi(vector_type)
+        phi.add_incoming(value, read_end)
+        phi.add_incoming(zero, leave_end)
+        first.append(phi)
+
+    def body(index, totals):
+        b_offset = builder.mul(index, intp(vectors * VL))
+        _prefetch_vectors(builder, b, builder.add(b_offset, intp(STEPS_AHEAD_B * vectors * VL)), VL, vectors)
+        pixel = builder.gep(source, [builder.load(builder.gep(offset, [index]))])
+        right = [load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
+        results = []
+        for (i, j), total in zip(tiles, totals, strict=True):
+            if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit registers
+                left = broadcast_load(builder, pixel, intp(i), vector_type)
+            results.append(multiply_add(builder, left, right[j], total))
+        return results
+
+    results = emit_loop(builder, L, 1, [first[j] for _, j in tiles], body)
+    for number, result in enumerate(results):
+        store(builder, result, tile, intp(number * VL))
+
+
 def _emit_pixels(
     builder, rows, vectors, vector_type, images, lines, columns, a, a_step, b, image_step, line_step, column_step,
     offset, tile, accumulate,
@@ -357,6 +391,21 @@ def _masked_code(
 
 
 @intrinsic
+def _spread_code(typing_context, rows, vectors, L, source, offset, b, bias, has_bias, tile):
+    def generate(context, builder, signature, arguments):
+        rows, vectors, *rest = arguments
+        vector_type = vector_type_of(context, signature.args[3])
+        cases = [
+            (r * 4 + v, partial(_emit_spread, builder, r, v, vector_type, *rest))
+            for r in range(1, MR + 1) for v in (1, 2)
+        ]  # fmt: skip
+        emit_switch(builder, builder.add(builder.mul(rows, rows.type(4)), vectors), cases)
+        return context.get_dummy_value()
+
+    return types.void(rows, vectors, L, source, offset, b, bias, has_bias, tile), generate
+
+
+@intrinsic
 def _pixels_code(
     typing_context, mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
     accumulate,
@@ -429,6 +478,10 @@ def _direct(mr, vectors, L, a, source, offset, bias, has_bias, tile):
     _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, tile)
 
 
+def _spread(rows, vectors, L, source, offset, b, bias, has_bias, tile):
+    _spread_code(rows, vectors, L, source, offset, b, bias, has_bias, tile)
+
+
 def _pixel_sums(
     mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
 ):
@@ -482,6 +535,19 @@ def direct(typing_context, mr, vectors, L, a, a_start, source, source_start, off
         return emit_call(context, builder, _direct, kinds, arguments)
 
     return types.void(intp, intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+
+
+@intrinsic
+def spread(typing_context, rows, vectors, L, source, source_start, offset, offset_start, b, b_start, bias, bias_start,
+           has_bias, tile, tile_start):  # fmt: skip
+    """tile[rows of pixels, vectors of channels] = bias + sum of source[offset[l] + pixel] by row l of b."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, source, offset, b, bias, boolean, tile)
+        return emit_call(context, builder, _spread, kinds, arguments)
+
+    return types.void(intp, intp, intp, source, intp, offset, intp, b, intp, bias, intp, boolean, tile, intp), generate
 
 
 @intrinsic

@@ -15,7 +15,7 @@ from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.depthwise.rows cimport (
-    HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, gather_rows, scatter_rows
+    HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, dot_whole, gather_rows, gather_whole, scatter_rows
 )
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real
@@ -69,6 +69,20 @@ cdef void gather_planes(
             image = source + (plane if multiplier == 1 else plane // multiplier) * H * W
 
 
+cdef void gather_small(
+    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
+    Py_ssize_t filters, int activation, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of the planes, which are small ones."""
+    cdef Py_ssize_t planes = table[0], plane = table[2] * table[3], pixels = table[4] * table[5]
+    cdef Py_ssize_t first = planes * worker // workers, count = planes * (worker + 1) // workers - first
+    gather_whole(
+        <int>table[8], <int>table[13], count, source + first * plane, plane, table[3], table[6], table[7], weight, bias,
+        first % filters, filters, masks, out + first * pixels, pixels,
+    )
+    activate(out + first * pixels, 1, 0, count * pixels, activation)
+
+
 cdef void scatter_planes(
     const real* dy, const real* weight, real* out, const Py_ssize_t* table, Py_ssize_t filters, Py_ssize_t worker,
     Py_ssize_t workers,
@@ -109,15 +123,23 @@ cdef bint pads(const Py_ssize_t* table) noexcept nogil:
         table[5] - 1) * table[9] + reach - table[7] >= table[3]
 
 
-cdef bint run_gather(table_, source, weight, bias, out, real* out_start, int activation, int num_threads) except -1:
-    """Run a table of the forward kind, unless a weight is not finite where it pads."""
-    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_)
+cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activation, int num_threads) except -1:
+    """Run a plan of the forward kind, unless a weight is not finite where it pads."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
     cdef const real* source_start = <const real*>address(source)
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker, VL = panel_width(out_start) // 2
     if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
         return False
+    if table[13] > 0:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            gather_small(
+                source_start, weight_start, bias_start, out_start, table, masks, filters, activation, worker,
+                num_threads,
+            )
+        return True
     scratch = np.empty((num_threads, ROWS * 2 * VL), out.dtype) if table[10] == 2 else out
     cdef real* sums = <real*>address(scratch)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
@@ -134,10 +156,12 @@ def conv2d(
 ):
     """Forward convolution."""
     cdef int clamp = ACTIVATIONS[activation]
-    table = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
+    plan = geometry.forward(
+        x.shape, weight.shape, out.shape, stride, padding, max_pool, VECTOR_BYTES // out.itemsize
+    )
     if out.itemsize == 4:
-        return run_gather(table, x, weight, bias, out, <float*>address(out), clamp, num_threads)
-    return run_gather(table, x, weight, bias, out, <double*>address(out), clamp, num_threads)
+        return run_gather(plan, x, weight, bias, out, <float*>address(out), clamp, num_threads)
+    return run_gather(plan, x, weight, bias, out, <double*>address(out), clamp, num_threads)
 
 
 cdef bint run_scatter(table_, dy, weight, out, real* out_start, int num_threads) except -1:
@@ -156,15 +180,15 @@ cdef bint run_scatter(table_, dy, weight, out, real* out_start, int num_threads)
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
-    table = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
     if stride == (1, 1):
         taps = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
         if out.itemsize == 4:
-            return run_gather(table, dy, taps, None, out, <float*>address(out), 0, num_threads)
-        return run_gather(table, dy, taps, None, out, <double*>address(out), 0, num_threads)
+            return run_gather(plan, dy, taps, None, out, <float*>address(out), 0, num_threads)
+        return run_gather(plan, dy, taps, None, out, <double*>address(out), 0, num_threads)
     if out.itemsize == 4:
-        return run_scatter(table, dy, weight, out, <float*>address(out), num_threads)
-    return run_scatter(table, dy, weight, out, <double*>address(out), num_threads)
+        return run_scatter(plan.table, dy, weight, out, <float*>address(out), num_threads)
+    return run_scatter(plan.table, dy, weight, out, <double*>address(out), num_threads)
 
 
 cdef void dot_channels(
@@ -173,8 +197,9 @@ cdef void dot_channels(
 ) noexcept nogil:
     """Do this worker's share of the tasks (chunk of images, block of channels of dy): partial[chunk, k]."""
     cdef Py_ssize_t K = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
-    cdef Py_ssize_t images = table[10], chunks = table[11], KB = table[12], NB = table[13], C = K // multiplier
-    cdef Py_ssize_t taps = table[8] * table[8], blocks = (K + KB - 1) // KB, task, chunk, first, last, n, end, k, i
+    cdef Py_ssize_t images = table[10], chunks = table[11], KB = table[12], NB = table[13], vectors = table[14]
+    cdef Py_ssize_t C = K // multiplier, taps = table[8] * table[8], blocks = (K + KB - 1) // KB, task, chunk
+    cdef Py_ssize_t first, last, n, end, k, i
     cdef int size = <int>table[8], stride = <int>table[9]
     cdef real* sums
     for task in range(chunks * blocks * worker // workers, chunks * blocks * (worker + 1) // workers):
@@ -188,6 +213,12 @@ cdef void dot_channels(
         end = images * (chunk + 1) // chunks
         while n < end:
             for k in range(first, last):
+                if vectors > 0:
+                    dot_whole(
+                        size, vectors, min(NB, end - n), x + (n * C + k // multiplier) * H * W, C * H * W, W, table[6],
+                        table[7], dy + (n * K + k) * P * Q, K * P * Q, masks, sums + k * taps,
+                    )
+                    continue
                 dot_planes(
                     size, stride, min(NB, end - n), x + (n * C + k // multiplier) * H * W, C * H * W, H, W, table[6],
                     table[7], dy + (n * K + k) * P * Q, K * P * Q, P, Q, masks, sums + k * taps,

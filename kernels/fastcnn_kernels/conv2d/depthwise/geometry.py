@@ -1,28 +1,60 @@
 """Sizes of a depthwise convolution, and which layers the kernels take."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.depthwise import blocking
 from fastcnn_kernels.conv2d.geometry import before_pooling
+from fastcnn_kernels.conv2d.masked.geometry import row_masks
 from fastcnn_kernels.memory import planned
 
 
+class Plan(NamedTuple):
+    """One call of the forward kind."""
+
+    table: np.ndarray  # planes, planes for each of the source, H, W, P, Q, top, left, size, stride, pool, rows of a
+    #                    task, tasks of a plane, vectors of a small plane or 0
+    masks: np.ndarray  # (vectors, taps + 1) lanes of a small plane that each tap meets, and those of its result
+
+
+#: Vectors of a small plane at most, as in rows.h.
+WHOLE_VECTORS = 4
+NO_MASKS = np.zeros((0, 1), np.uint16)
+
+
+def _plan(planes, multiplier, source, result, top, left, size, stride, pool, VL):
+    """Plan of the forward kind; a plane is small if it fits a few vectors and a tap shifts all of it."""
+    masks = _whole_masks(source, result, top, left, size, stride, VL) if multiplier == pool == 1 else NO_MASKS
+    rows = blocking.rows_per_task(planes, result[0])
+    table = [
+        planes, multiplier, *source, *result, top, left, size, stride, pool, rows, -(-result[0] // rows),
+        len(masks),
+    ]  # fmt: skip
+    return Plan(np.array(table, np.intp), masks)
+
+
+def _whole_masks(source, result, top, left, size, stride, VL):
+    """Masks of a small plane, none if it is not one."""
+    if stride > 1 or source[1] != result[1] or result[0] * result[1] > WHOLE_VECTORS * VL:
+        return NO_MASKS
+    return row_masks(source, result, np.arange(size) - top, np.arange(size) - left, VL)[0]
+
+
 @planned
-def forward(x_shape, weight_shape, out_shape, stride, padding, pool):
-    """Table of ``conv2d``: planes, planes for each of the source, source, result, padding, size, stride, pool, rows."""
+def forward(x_shape, weight_shape, out_shape, stride, padding, pool, VL):
+    """Plan of ``conv2d``."""
     (N, C, H, W), (K, _, size, _), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
-    return np.array(
-        [N * K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], pool, *_rows(N * K, P)], np.intp
-    )
+    return _plan(N * K, K // C, (H, W), (P, Q), padding[0], padding[2], size, stride[0], pool, VL)
 
 
 @planned
-def grad_input(dy_shape, weight_shape, out_shape, stride, padding):
-    """Table of ``conv2d_grad_input``: with stride 1 that of the forward pass with the padding of the other side."""
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, VL):
+    """Plan of ``conv2d_grad_input``: with stride 1 that of the forward pass with the padding of the other side."""
     (N, K, P, Q), size, (H, W) = dy_shape, weight_shape[2], out_shape[2:]
     top, left = (size - 1 - padding[0], size - 1 - padding[2]) if stride == (1, 1) else (padding[0], padding[2])
-    return np.array([N * K, 1, P, Q, H, W, top, left, size, stride[0], 1, *_rows(N * K, H)], np.intp)
+    return _plan(N * K, 1, (P, Q), (H, W), top, left, size, stride[0], 1, VL)
 
 
 #: Masks of a vector of dy's pixels, as in rows.h.
@@ -31,21 +63,17 @@ DOT_MASKS = 7
 
 @planned
 def grad_weight(dy_shape, x_shape, out_shape, stride, padding, VL):
-    """Table and masks of ``conv2d_grad_weight``: that of the forward pass of one image; then images, and blocks."""
+    """Table and masks of ``conv2d_grad_weight``: that of the forward pass of one image; images, blocks, vectors."""
     (N, K, P, Q), (_, C, H, W), size = dy_shape, x_shape, out_shape[2]
-    blocks = blocking.weight_blocks(N, K, P * Q)
-    table = np.array([K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], N, *blocks], np.intp)
-    starts = [s - s % stride[0] + s % stride[0] * VL for s in range(DOT_MASKS - 1)]
-    pixel = np.arange(-(-Q // VL) * VL).reshape(-1, 1, VL)
-    column = (pixel - pixel % VL) * stride[0] + pixel % VL + np.array(starts)[:, None] - padding[2]
-    inside = np.concatenate([(column >= 0) & (column < W), pixel < Q], axis=1)
-    return table, (inside << np.arange(VL)).sum(2).astype(np.uint16)
-
-
-def _rows(planes, rows):
-    """Rows of a task and tasks of a plane."""
-    block = blocking.rows_per_task(planes, rows)
-    return block, -(-rows // block)
+    table = [K, K // C, H, W, P, Q, padding[0], padding[2], size, stride[0], N, *blocking.weight_blocks(N, K, P * Q)]
+    masks = _whole_masks((H, W), (P, Q), padding[0], padding[2], size, stride[0], VL)
+    if len(masks) == 0:
+        starts = [s - s % stride[0] + s % stride[0] * VL for s in range(DOT_MASKS - 1)]
+        pixel = np.arange(-(-Q // VL) * VL).reshape(-1, 1, VL)
+        column = (pixel - pixel % VL) * stride[0] + pixel % VL + np.array(starts)[:, None] - padding[2]
+        inside = np.concatenate([(column >= 0) & (column < W), pixel < Q], axis=1)
+        return np.array([*table, 0], np.intp), (inside << np.arange(VL)).sum(2).astype(np.uint16)
+    return np.array([*table, len(masks)], np.intp), masks
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_):

@@ -7,7 +7,15 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.conv2d.depthwise import geometry
-from fastcnn_kernels.conv2d.depthwise.numba_rows import ROWS, SCATTER_ROWS, dot_planes, gather_rows, scatter_rows
+from fastcnn_kernels.conv2d.depthwise.numba_rows import (
+    ROWS,
+    SCATTER_ROWS,
+    dot_planes,
+    dot_whole,
+    gather_rows,
+    gather_whole,
+    scatter_rows,
+)
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
@@ -70,6 +78,21 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
 
 
 @threaded
+def gather_small(source, weight, bias, out, table, masks, filters, activation, worker, workers):
+    """Do this worker's share of the planes, which are small ones."""
+    planes, plane, pixels = table[0], table[2] * table[3], table[4] * table[5]
+    first = planes * worker // workers
+    count = planes * (worker + 1) // workers - first
+    if count == 0:
+        return
+    gather_whole(
+        table[8], table[13], count, source, first * plane, plane, table[3], table[6], table[7], weight, 0, bias, 0,
+        1 if bias.size > 1 else 0, first % filters, filters, masks, 0, out, first * pixels, pixels,
+    )  # fmt: skip
+    activate(out, first * pixels, 1, 0, count * pixels, activation)
+
+
+@threaded
 def scatter_planes(dy, weight, out, table, filters, worker, workers):
     """Do this worker's share of the tasks (plane, block of rows of dx) with stride 2."""
     planes, P, Q, H, W, top, left = table[0], table[2], table[3], table[4], table[5], table[6], table[7]
@@ -103,13 +126,20 @@ def pads(table):
     return top > 0 or left > 0 or (P - 1) * stride + reach - top >= H or (Q - 1) * stride + reach - left >= W
 
 
-def run_gather(table, source, weight, bias, out, activation, num_threads):
-    """Run a table of the forward kind, unless a weight is not finite where it pads."""
+def run_gather(plan, source, weight, bias, out, activation, num_threads):
+    """Run a plan of the forward kind, unless a weight is not finite where it pads."""
+    table = plan.table
     if pads(table) and any_nonfinite(flat(weight), num_threads):
         return False
+    bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
+    if len(plan.masks) > 0:
+        gather_small(
+            num_threads, flat(source), flat(weight), bias, flat(out), table, plan.masks.reshape(-1), weight.shape[0],
+            activation,
+        )  # fmt: skip
+        return True
     scratch_size = num_threads * ROWS * 2 * VECTOR_BYTES // out.itemsize
     scratch = np.empty(scratch_size if table[10] == 2 else 1, out.dtype)
-    bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
     gather_planes(num_threads, flat(source), flat(weight), bias, flat(out), table, weight.shape[0], activation, scratch)
     return True
 
@@ -119,8 +149,8 @@ def conv2d(
     *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
     """Forward convolution."""
-    table = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
-    return run_gather(table, x, weight, bias, out, ACTIVATIONS[activation], num_threads)
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool, VECTOR_BYTES // out.itemsize)
+    return run_gather(plan, x, weight, bias, out, ACTIVATIONS[activation], num_threads)
 
 
 def run_scatter(table, dy, weight, out, num_threads):
@@ -134,10 +164,10 @@ def run_scatter(table, dy, weight, out, num_threads):
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    table = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
     if stride == (1, 1):
-        return run_gather(table, dy, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), None, out, 0, num_threads)
-    return run_scatter(table, dy, weight, out, num_threads)
+        return run_gather(plan, dy, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), None, out, 0, num_threads)
+    return run_scatter(plan.table, dy, weight, out, num_threads)
 
 
 @threaded
@@ -147,6 +177,7 @@ def dot_channels(dy, x, partial, table, masks, worker, workers):
         table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
     )  # fmt: skip
     size, stride, images, chunks, KB, NB = table[8], table[9], table[10], table[11], table[12], table[13]
+    vectors = table[14]
     C, taps, blocks = K // multiplier, size * size, (K + KB - 1) // KB
     for task in range(chunks * blocks * worker // workers, chunks * blocks * (worker + 1) // workers):
         chunk, first = task // blocks, task % blocks * KB
@@ -156,6 +187,12 @@ def dot_channels(dy, x, partial, table, masks, worker, workers):
         n, end = images * chunk // chunks, images * (chunk + 1) // chunks
         while n < end:
             for k in range(first, last):
+                if vectors > 0:
+                    dot_whole(
+                        size, vectors, min(NB, end - n), x, (n * C + k // multiplier) * H * W, C * H * W, W, top, left,
+                        dy, (n * K + k) * P * Q, K * P * Q, masks, 0, partial, sums + k * taps,
+                    )  # fmt: skip
+                    continue
                 dot_planes(
                     size, stride, min(NB, end - n), x, (n * C + k // multiplier) * H * W, C * H * W, H, W, top, left,
                     dy, (n * K + k) * P * Q, K * P * Q, P, Q, masks, 0, partial, sums + k * taps,

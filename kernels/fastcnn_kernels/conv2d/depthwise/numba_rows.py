@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn_kernels.conv2d.depthwise.geometry import DOT_MASKS
+from fastcnn_kernels.conv2d.depthwise.geometry import DOT_MASKS, WHOLE_VECTORS
 from fastcnn_kernels.gemm.numba_llvm import (
     broadcast_load,
     emit_call,
@@ -115,6 +115,40 @@ def _emit_gather(
                 store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
 
 
+def _shift_rows(builder, plane, size, W, top, left):
+    """Where the first tap of each row of a filter meets a plane that is shifted as a whole."""
+    steps = [builder.mul(builder.sub(W.type(r), top), W) for r in range(size)]
+    return [builder.gep(plane, [builder.sub(step, left)]) for step in steps]
+
+
+def _emit_gather_whole(
+    builder, size, vectors, vector_type, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters,
+    masks, out, out_step,
+):  # fmt: skip
+    """`gather_whole` for constant size and vectors."""
+    intp, VL, taps = W.type, vector_type.count, size * size
+
+    def one_plane(n, totals):
+        (k,) = totals
+        filter_ = builder.gep(weight, [builder.mul(k, intp(taps))])
+        rows = _shift_rows(builder, builder.gep(source, [builder.mul(n, source_step)]), size, W, top, left)
+        sums = [broadcast_load(builder, bias, builder.mul(k, bias_step), vector_type)] * vectors
+        for t in range(taps):
+            tap = broadcast_load(builder, filter_, intp(t), vector_type)
+            for v in range(vectors):
+                mask = lane_mask(builder, masks, intp(v * (taps + 1) + t), vector_type)
+                pixels = load_masked(builder, rows[t // size], vector_type, intp(t % size + v * VL), mask)
+                sums[v] = multiply_add(builder, tap, pixels, sums[v])
+        target = builder.mul(n, out_step)
+        for v, total in enumerate(sums):
+            mask = lane_mask(builder, masks, intp((v + 1) * (taps + 1) - 1), vector_type)
+            store_masked(builder, total, out, builder.add(target, intp(v * VL)), mask)
+        following = builder.add(k, intp(1))
+        return [builder.select(builder.icmp_signed("<", following, filters), following, intp(0))]
+
+    emit_loop(builder, planes, 1, [k], one_plane)
+
+
 def _emit_scatter(
     builder, size, odd_left, vector_type, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns
 ):
@@ -198,6 +232,37 @@ def _emit_dots(
         builder.store(builder.fadd(builder.load(place), lanes_sum(builder, builder.load(total))), place)
 
 
+def _emit_dot_whole(
+    builder, size, vector_type, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out
+):
+    """`dot_whole` for constant size."""
+    intp, VL, taps = W.type, vector_type.count, size * size
+
+    def over_images(n, totals):
+        rows = _shift_rows(builder, builder.gep(plane, [builder.mul(n, plane_step)]), size, W, top, left)
+        dy_plane = builder.gep(dy, [builder.mul(n, dy_step)])
+
+        def over_vectors(v, totals):
+            pixel, mask = builder.mul(v, intp(VL)), builder.gep(masks, [builder.mul(v, intp(taps + 1))])
+            lanes = [lane_mask(builder, mask, intp(t), vector_type) for t in range(taps + 1)]
+            pixels = load_masked(builder, dy_plane, vector_type, pixel, lanes[-1])
+            return [
+                multiply_add(
+                    builder, pixels,
+                    load_masked(builder, rows[t // size], vector_type, builder.add(pixel, intp(t % size)), lanes[t]),
+                    total,
+                )
+                for t, total in enumerate(totals)
+            ]  # fmt: skip
+
+        return emit_loop(builder, vectors, 1, totals, over_vectors)
+
+    sums = emit_loop(builder, images, 1, [ir.Constant(vector_type, None)] * taps, over_images)
+    for index, total in enumerate(sums):
+        place = builder.gep(out, [intp(index)])
+        builder.store(builder.fadd(builder.load(place), lanes_sum(builder, total)), place)
+
+
 @intrinsic
 def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
     def generate(context, builder, signature, arguments):
@@ -212,6 +277,40 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
         return context.get_dummy_value()
 
     return types.void(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns), generate
+
+
+@intrinsic
+def _gather_whole_code(
+    typing_context, size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters,
+    masks, out, out_step,
+):  # fmt: skip
+    def generate(context, builder, signature, arguments):
+        size, vectors, *rest = arguments
+        vector_type = vector_type_of(context, signature.args[3])
+        cases = [
+            (a * 8 + b, partial(_emit_gather_whole, builder, a, b, vector_type, *rest))
+            for a in SIZES for b in range(1, WHOLE_VECTORS + 1)
+        ]  # fmt: skip
+        emit_switch(builder, builder.add(builder.mul(size, size.type(8)), vectors), cases)
+        return context.get_dummy_value()
+
+    return types.void(
+        size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out,
+        out_step,
+    ), generate  # fmt: skip
+
+
+@intrinsic
+def _dot_whole_code(
+    typing_context, size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out
+):  # fmt: skip
+    def generate(context, builder, signature, arguments):
+        size, *rest = arguments
+        vector_type = vector_type_of(context, signature.args[3])
+        emit_switch(builder, size, [(a, partial(_emit_dot_whole, builder, a, vector_type, *rest)) for a in SIZES])
+        return context.get_dummy_value()
+
+    return types.void(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out), generate
 
 
 @intrinsic
@@ -250,6 +349,19 @@ def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, 
     _gather_code(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
 
 
+def _gather_whole(
+    size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out, out_step
+):
+    _gather_whole_code(
+        size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out,
+        out_step,
+    )  # fmt: skip
+
+
+def _dot_whole(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out):
+    _dot_whole_code(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out)
+
+
 def _scatter_rows(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns):
     _scatter_code(size, dy, P, Q, u, q0, left, weight, out, pitch, h, first, end, columns)
 
@@ -270,6 +382,38 @@ def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W,
 
     return types.void(
         intp, intp, intp, plane, intp, intp, intp, intp, intp, weight, intp, bias, intp, out, intp, intp, intp, intp
+    ), generate
+
+
+@intrinsic
+def gather_whole(typing_context, size, vectors, planes, source, source_start, source_step, W, top, left, weight,
+                 weight_start, bias, bias_start, bias_step, k, filters, masks, masks_start, out, out_start,
+                 out_step):  # fmt: skip
+    """Sums over the taps of filters k, k + 1, ..., one for each of several small planes."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, source, intp, intp, intp, intp, weight, bias, intp, intp, intp, masks, out, intp)
+        return emit_call(context, builder, _gather_whole, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, source, intp, intp, intp, intp, intp, weight, intp, bias, intp, intp, intp, intp, masks, intp,
+        out, intp, intp,
+    ), generate  # fmt: skip
+
+
+@intrinsic
+def dot_whole(typing_context, size, vectors, images, plane, plane_start, plane_step, W, top, left, dy, dy_start,
+              dy_step, masks, masks_start, out, out_start):  # fmt: skip
+    """Add one filter's gradient over small planes of several images to ``out``."""
+    intp = types.intp
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, dy, intp, masks, out)
+        return emit_call(context, builder, _dot_whole, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, plane, intp, intp, intp, intp, intp, dy, intp, intp, masks, intp, out, intp
     ), generate
 
 

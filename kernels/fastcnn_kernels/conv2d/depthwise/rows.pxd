@@ -8,6 +8,16 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
     const int HAS_ROWS
     const int ROWS
     const int SCATTER_ROWS
+    void gather_whole_f32(
+        int size, int vectors, Py_ssize_t planes, const float* source, Py_ssize_t source_step, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const float* weight, const float* bias, Py_ssize_t k, Py_ssize_t filters,
+        const uint16_t* masks, float* out, Py_ssize_t out_step
+    )
+    void gather_whole_f64(
+        int size, int vectors, Py_ssize_t planes, const double* source, Py_ssize_t source_step, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const double* weight, const double* bias, Py_ssize_t k, Py_ssize_t filters,
+        const uint16_t* masks, double* out, Py_ssize_t out_step
+    )
     void gather_rows_f32(
         int size, int stride, int vectors, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
         Py_ssize_t w0, const float* weight, float bias, float* out, Py_ssize_t pitch, Py_ssize_t rows,
@@ -28,6 +38,14 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
         const double* weight, double* out, Py_ssize_t pitch, Py_ssize_t h, Py_ssize_t first, Py_ssize_t end,
         Py_ssize_t columns
     )
+    void dot_whole_f64(
+        int size, Py_ssize_t vectors, Py_ssize_t images, const double* plane, Py_ssize_t plane_step, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, const uint16_t* masks, double* out
+    )
+    void dot_whole_f32(
+        int size, Py_ssize_t vectors, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, const uint16_t* masks, float* out
+    )
     void dot_planes_f32(
         int size, int stride, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,
         Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q,
@@ -38,6 +56,21 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
         Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, Py_ssize_t P, Py_ssize_t Q,
         const uint16_t* masks, double* out
     )
+
+
+cdef inline void gather_whole(
+    int size, int vectors, Py_ssize_t planes, const real* source, Py_ssize_t source_step, Py_ssize_t W, Py_ssize_t top,
+    Py_ssize_t left, const real* weight, const real* bias, Py_ssize_t k, Py_ssize_t filters, const uint16_t* masks,
+    real* out, Py_ssize_t out_step
+) noexcept nogil:
+    if real is float:
+        gather_whole_f32(
+            size, vectors, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, out_step
+        )
+    else:
+        gather_whole_f64(
+            size, vectors, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, out_step
+        )
 
 
 cdef inline void gather_rows(
@@ -69,3 +102,13 @@ cdef inline void dot_planes(
         dot_planes_f32(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out)
     else:
         dot_planes_f64(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out)
+
+
+cdef inline void dot_whole(
+    int size, Py_ssize_t vectors, Py_ssize_t images, const real* plane, Py_ssize_t plane_step, Py_ssize_t W,
+    Py_ssize_t top, Py_ssize_t left, const real* dy, Py_ssize_t dy_step, const uint16_t* masks, real* out
+) noexcept nogil:
+    if real is float:
+        dot_whole_f32(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out)
+    else:
+        dot_whole_f64(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out)

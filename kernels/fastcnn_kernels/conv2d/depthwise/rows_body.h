@@ -1,11 +1,13 @@
 /* Included once per dtype by each_dtype.h; no include guard by intent. */
 
 #if defined(__GNUC__)
+/* All lanes the same. (GCC leaves out x - 0, which is x; x + 0 is not, for -0.) */
+#define BROADCAST(x) ((x) - (NAME(vec)){0})
 /* A filter of 9 taps stays in registers; of 25 each tap is read again for every product. */
 #define FILTER(size, filter) \
     NAME(vec) filter##_taps[9]; \
-    UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = (NAME(vec)){0} + filter[t]
-#define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : (NAME(vec)){0} + filter[t])
+    UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = BROADCAST(filter[t])
+#define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : BROADCAST(filter[t]))
 
 /* The vector of pixels that a tap meets, source[j]; with stride 2 those of two taps side by side, source[2 j] and
  * source[2 j + 1], of the two vectors that begin at source. */
@@ -34,7 +36,7 @@ INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vec
             mask[s][v] = BETWEEN(-column, W - column);
         }
     UNROLL for (int i = 0; i < ROWS; i++)
-        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = (NAME(vec)){0} + bias;
+        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = BROADCAST(bias);
     _Pragma("GCC unroll 17") for (int h = 0; h < (ROWS - 1) * stride + size; h++) {
         if (h0 + h < 0 || h0 + h >= H) continue;
         const REAL *row = plane + (h0 + h) * W + w0;
@@ -65,6 +67,46 @@ static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *pla
         NAME(gather_rows_of)(a, b, c, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns); break;
     switch ((size * 4 + stride) * 4 + vectors) {
         CASE(3, 1, 1) CASE(3, 1, 2) CASE(3, 2, 1) CASE(3, 2, 2) CASE(5, 1, 1) CASE(5, 1, 2) CASE(5, 2, 1) CASE(5, 2, 2)
+    }
+#undef CASE
+}
+
+/* GCC would keep the offset of every vector from `source` in a register of its own. */
+#define HIDE(pointer) __asm__("" : "+r"(pointer))
+/* Planes of which each fits a few vectors, with stride 1 and rows as long as the result's, so that a tap is a shift of the
+ * whole plane: out[j] = bias[k] + sum of weight[k, r, s] source[(r - top) W + s - left + j], in the lanes of
+ * masks[vector][tap], for one plane after the other; those of the result follow behind the taps'. */
+INLINE void NAME(gather_whole_of)(const int size, const int vectors, ptrdiff_t planes, const REAL *source,
+                                  ptrdiff_t source_step, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight,
+                                  const REAL *bias, ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out,
+                                  ptrdiff_t out_step) {
+    for (; planes > 0; planes--, source += source_step, out += out_step) {
+        const REAL *filter = weight + k * size * size;
+        NAME(vec) sums[WHOLE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++) sums[v] = BROADCAST(bias ? bias[k] : 0);
+        UNROLL for (int r = 0; r < size; r++) {
+            const REAL *row = source + (r - top) * W - left;
+            HIDE(row);
+            UNROLL for (int s = 0; s < size; s++) {
+                const NAME(vec) tap = BROADCAST(filter[r * size + s]);
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sums[v] += tap * NAME(load_masked)(masks[v * (size * size + 1) + r * size + s], row + s + v * VL);
+            }
+        }
+        UNROLL for (int v = 0; v < vectors; v++)
+            NAME(store_masked)(masks[(v + 1) * (size * size + 1) - 1], out + v * VL, sums[v]);
+        k = k + 1 < filters ? k + 1 : 0;
+    }
+}
+
+static void NAME(gather_whole)(int size, int vectors, ptrdiff_t planes, const REAL *source, ptrdiff_t source_step,
+                               ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias,
+                               ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out, ptrdiff_t out_step) {
+#define CASE(a, b) case (a) * 8 + (b): \
+        NAME(gather_whole_of)(a, b, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, \
+                              out_step); break;
+    switch (size * 8 + vectors) {
+        CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(3, 4) CASE(5, 1) CASE(5, 2) CASE(5, 3) CASE(5, 4)
     }
 #undef CASE
 }
@@ -162,7 +204,42 @@ static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL 
     switch (size * 4 + stride) { CASE(3, 1) CASE(3, 2) CASE(5, 1) CASE(5, 2) }
 #undef CASE
 }
+
+/* out[r, s] += sum of dy[j] plane[(r - top) W + s - left + j] over small planes of several images, masked as above. */
+INLINE void NAME(dot_whole_of)(const int size, ptrdiff_t vectors, ptrdiff_t images, const REAL *plane,
+                               ptrdiff_t plane_step, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
+                               ptrdiff_t dy_step, const uint16_t *masks, REAL *out) {
+    NAME(vec) sums[5][5];
+    UNROLL for (int r = 0; r < size; r++)
+        UNROLL for (int s = 0; s < size; s++) sums[r][s] = (NAME(vec)){0};
+    for (; images > 0; images--, plane += plane_step, dy += dy_step) {
+        const uint16_t *mask = masks;
+        for (ptrdiff_t v = 0; v < vectors; v++, mask += size * size + 1) {
+            const NAME(vec) pixels = NAME(load_masked)(mask[size * size], dy + v * VL);
+            UNROLL for (int r = 0; r < size; r++) {
+                const REAL *row = plane + (r - top) * W - left + v * VL;
+                HIDE(row);
+                UNROLL for (int s = 0; s < size; s++)
+                    sums[r][s] += pixels * NAME(load_masked)(mask[r * size + s], row + s);
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < size; r++)
+        UNROLL for (int s = 0; s < size; s++) out[r * size + s] += NAME(lanes_sum)(sums[r][s]);
+}
+
+static void NAME(dot_whole)(int size, ptrdiff_t vectors, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
+                            ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy, ptrdiff_t dy_step,
+                            const uint16_t *masks, REAL *out) {
+    if (size == 3) NAME(dot_whole_of)(3, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out);
+    else NAME(dot_whole_of)(5, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out);
+}
+#undef HIDE
+#undef BROADCAST
 #else
+static void NAME(gather_whole)(int size, int vectors, ptrdiff_t planes, const REAL *source, ptrdiff_t source_step,
+                               ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias,
+                               ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out, ptrdiff_t out_step) {}
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
                               ptrdiff_t rows, ptrdiff_t columns) {}
@@ -172,4 +249,7 @@ static void NAME(scatter_rows)(int size, const REAL *dy, ptrdiff_t P, ptrdiff_t 
 static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
                              ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
                              ptrdiff_t dy_step, ptrdiff_t P, ptrdiff_t Q, const uint16_t *masks, REAL *out) {}
+static void NAME(dot_whole)(int size, ptrdiff_t vectors, ptrdiff_t images, const REAL *plane, ptrdiff_t plane_step,
+                            ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy, ptrdiff_t dy_step,
+                            const uint16_t *masks, REAL *out) {}
 #endif

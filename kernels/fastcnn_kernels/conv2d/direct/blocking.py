@@ -29,6 +29,18 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
     return -(-rows // blocks)
 
 
+#: Output channels from which on they are lanes rather than rows of a tile, if they fill so much of the lanes, over sums
+#: long enough to make up for turning the results.
+FEWEST_LANES, FEWEST_FULL, LONG_SUM = 16, 0.75, 96
+#: Their filters pass once for each block of rows: they have to stay in L2, unless several products share the planes.
+L2_BYTES_FOR_FILTERS = 2 << 20
+
+
+def channels_in_lanes(M: int, L: int, VL: int) -> bool:
+    """Whether M output channels are the lanes of a tile, and pixels its rows, given the longest sum."""
+    return M >= FEWEST_LANES and M >= FEWEST_FULL * -(-M // VL) * VL and L >= LONG_SUM
+
+
 #: Rows (output channels of a group; input channels for dx) up to which nothing amortises packing the pixels.
 FEW_ROWS = 8
 #: With groups each packed pixel meets fewer rows still, and a group's planes fit L1.
@@ -41,10 +53,14 @@ ROWS_OF_SEVERAL_PRODUCTS = 128
 SHORT_STRIDED_SUM = 160
 
 
-def declines_product(M: int, L: int, products: int, groups: int, strided: bool) -> str:
-    """Why the direct product is not the faster one for M rows of L products, or ""."""
+def declines_product(M: int, L: int, taps: int, products: int, groups: int, strided: bool, itemsize: int) -> str:
+    """Why the direct product is not the faster one for M rows of sums of at most L products, or ""."""
     if strided and L <= SHORT_STRIDED_SUM:
         return ""
+    if channels_in_lanes(M, L, 64 // itemsize) and taps > 1:
+        if products > 1 or M * L * itemsize <= L2_BYTES_FOR_FILTERS:
+            return ""
+        return f"filters of {M} x {L} leave the cache: packing pixels pays"
     few = FEW_ROWS_OF_A_GROUP if groups > 1 else FEW_ROWS
     if M <= (ROWS_OF_SEVERAL_PRODUCTS if products > 1 else few):
         return ""

@@ -23,14 +23,15 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, add_chunks, copy_run, direct, dot, even_tile,
-    pack_rows, panel_rows, panel_width, real, split_row, store_tile, take_steps
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
+    even_tile, pack_rows, panel_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps, transpose
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.direct import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
@@ -81,6 +82,24 @@ cdef void clear_slack(real* planes, const Py_ssize_t* table, Py_ssize_t F) noexc
         planes[i] = 0
 
 
+cdef void pool_block(
+    const real* sums, real* out, const Py_ssize_t* product, Py_ssize_t M, Py_ssize_t rows, Py_ssize_t p
+) noexcept nogil:
+    """Store the maxima over windows of the sums of output rows [p, p + rows)."""
+    cdef Py_ssize_t Q = product[1], i, h
+    for i in range(M):
+        for h in range(rows // 2):
+            pool_rows(
+                sums + (i * rows + 2 * h) * Q, sums + (i * rows + 2 * h + 1) * Q,
+                out + i * product[6] + (p // 2 + h) * product[4], Q // 2,
+            )
+
+
+cdef int panel_height(const real* x, Py_ssize_t M, bint channels) noexcept nogil:
+    """Rows of a panel of weights."""
+    return panel_width(x) if channels else panel_rows(M)
+
+
 cdef void direct_product(
     const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
     const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB, real* tile,
@@ -89,7 +108,7 @@ cdef void direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int mr = panel_rows(M), VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
-    cdef Py_ssize_t pixel, tile_width, i, panel, h
+    cdef Py_ssize_t pixel, tile_width, i, panel
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         pixel = 0
@@ -109,30 +128,88 @@ cdef void direct_product(
                 )
             pixel += tile_width
     if pool == 2:
-        for i in range(M):
-            for h in range(rows // 2):
-                pool_rows(
-                    sums + (i * rows + 2 * h) * Q, sums + (i * rows + 2 * h + 1) * Q,
-                    out + i * product[6] + (p // 2 + h) * product[4], Q // 2,
+        pool_block(sums, out, product, M, rows, p)
+
+
+cdef void store_channels(
+    const real* tile, Py_ssize_t pitch, Py_ssize_t pixels, Py_ssize_t channels, real* out, Py_ssize_t column_step,
+    Py_ssize_t m_step, real* turned,
+) noexcept nogil:
+    """Store a row of pixels of up to a vector of channels, from a tile with channels side by side."""
+    cdef Py_ssize_t j
+    if column_step == 1:
+        transpose(tile, pitch, pixels, channels, out, m_step, pixels)
+        return
+    transpose(tile, pitch, pixels, channels, turned, MR, pixels)
+    for j in range(channels):
+        put_steps(out + j * m_step, turned + j * MR, column_step, pixels)
+
+
+cdef void channel_product(
+    const real* planes, const real* b_packed, const real* bias, real* out, const Py_ssize_t* product,
+    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB, real* tile,
+    int activation, int pool, real* sums,
+) noexcept nogil:
+    """As `direct_product`, with output channels in the lanes and rows of a tile that are pixels of one row."""
+    cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), VL = panel_width(planes) // 2
+    cdef Py_ssize_t most = even_tile(Q, MR), tiles = (Q + most - 1) // most, panel, m, h, tile_index, q, i, j
+    cdef Py_ssize_t pixels, channels
+    cdef int vectors
+    cdef real* turned = tile + MR * 2 * VL
+    for panel in range((M + 2 * VL - 1) // (2 * VL)):
+        m = panel * 2 * VL
+        vectors = 1 if M - m <= VL else 2
+        for h in range(rows):
+            for tile_index in range(tiles):
+                q = tile_index * most
+                pixels = min(most, Q - q)
+                spread(
+                    <int>pixels, vectors, L, planes + h * width + q, offset, b_packed + m * L,
+                    bias + m if bias != NULL else NULL, tile,
                 )
+                activate(tile, pixels, vectors * VL, vectors * VL, activation)
+                for j in range(vectors):
+                    i = m + j * VL
+                    channels = min(VL, M - i)
+                    if pool == 2:
+                        store_channels(
+                            tile + j * VL, vectors * VL, pixels, channels, sums + (i * rows + h) * Q + q, 1, rows * Q,
+                            turned,
+                        )
+                    else:
+                        store_channels(
+                            tile + j * VL, vectors * VL, pixels, channels,
+                            out + i * product[6] + (p + h) * product[4] + q * product[5], product[5], product[6],
+                            turned,
+                        )
+    if pool == 2:
+        pool_block(sums, out, product, M, rows, p)
 
 
 cdef void pack_filters(
     const real* weight, real* a_packed, Py_ssize_t groups, Py_ssize_t M, const Py_ssize_t* products,
-    Py_ssize_t product_count, const Py_ssize_t* weight_steps, const Py_ssize_t* weight_offset,
+    Py_ssize_t product_count, const Py_ssize_t* weight_steps, const Py_ssize_t* weight_offset, bint channels,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Pack the weights of all products and groups, [product][group][panel][L][mr]."""
-    cdef int mr = panel_rows(M)
-    cdef Py_ssize_t k, g, panel, L, panels = (M + mr - 1) // mr
+    """Pack this worker's share of the weights of all products and groups, [product][group][panel][L][mr].
+
+    With `channels` in the lanes, a panel has as many rows as a vector or two have lanes.
+    """
+    cdef int mr = panel_height(weight, M, channels), height
+    cdef Py_ssize_t k, g, panel, L, panels = (M + mr - 1) // mr, task
     for k in range(product_count):
         L = products[10 * k + 7]
-        for g in range(groups):
-            for panel in range(panels):
-                pack_rows(
-                    weight + g * weight_steps[1] + panel * mr * weight_steps[0],
-                    a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L,
-                    weight_steps[0], weight_offset + products[10 * k + 9],
-                )
+        for task in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
+            g = task // panels
+            panel = task % panels
+            height = mr
+            if channels and M - panel * mr <= mr // 2:
+                height = mr // 2
+            pack_rows(
+                weight + g * weight_steps[1] + panel * mr * weight_steps[0],
+                a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L,
+                weight_steps[0], weight_offset + products[10 * k + 9],
+            )
 
 
 cdef void direct_blocks(
@@ -146,11 +223,17 @@ cdef void direct_blocks(
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
-    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, a_size, cleared = -1
-    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, cleared = -1
+    cdef bint channels_in_lanes = table[16]
+    cdef int mr = panel_height(image, M, channels_in_lanes)
+    cdef Py_ssize_t rows_packed = (M + mr - 1) // mr * mr
     cdef const Py_ssize_t* product
+    cdef const real* filters
+    cdef const real* start
+    cdef real* target
     cdef real* tile = scratch + worker * scratch_step
     cdef real* planes = tile + MR * 4 * panel_width(image)
+    cdef real* sums = planes + table[14]
     clear_slack(planes, table, F)
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         p = task // (N * groups) * PB
@@ -163,13 +246,19 @@ cdef void direct_blocks(
             if p >= product[0]:
                 continue
             L = product[7]
-            a_size = (M + mr - 1) // mr * mr * L
-            direct_product(
-                planes, a_packed + product[8] + g * a_size,
-                bias + g * ((M + mr - 1) // mr * mr) if bias != NULL else NULL,
-                out + product[2] + n * product[3] + g * M * product[6], product, offset + product[9], L, M, width, p,
-                PB, tile, activation, <int>table[15], planes + table[14],
-            )
+            filters = a_packed + product[8] + g * rows_packed * L
+            start = bias + g * rows_packed if bias != NULL else NULL
+            target = out + product[2] + n * product[3] + g * M * product[6]
+            if channels_in_lanes:
+                channel_product(
+                    planes, filters, start, target, product, offset + product[9], L, M, width, p, PB, tile, activation,
+                    <int>table[15], sums,
+                )
+            else:
+                direct_product(
+                    planes, filters, start, target, product, offset + product[9], L, M, width, p, PB, tile, activation,
+                    <int>table[15], sums,
+                )
 
 
 def run_plan(
@@ -183,12 +272,15 @@ def run_plan(
     cdef Py_ssize_t product_count = products.shape[0], F = phases.shape[0], worker
     cdef Py_ssize_t scratch_step = MR * 4 * panel_width(&image[0, 0, 0, 0]) + <Py_ssize_t>plan.scratch_size
     dtype = np.float32 if real is float else np.float64
-    order = ("plain", panel_rows(table[2]), table[2])
+    cdef bint channels = table[16]
+    cdef int mr = panel_height(&image[0, 0, 0, 0], table[2], channels)
+    order = ("channels" if channels else "plain", mr, table[2])
     filters, filled = room(packed, order, plan.packed_size, dtype)
     cdef real[::1] a_packed = filters
+    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef const real[::1] bias_panels = padded_bias(
-        None if bias is None else np.asarray(bias), table[1], table[2], panel_rows(table[2])
+        None if bias is None else np.asarray(bias), table[1], table[2], mr
     )
     cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
     if not plan.covers_out:
@@ -196,11 +288,17 @@ def run_plan(
     if product_count == 0:
         return
     if not filled:
-        with nogil:
+        if packers == 1:
             pack_filters(
                 &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
-                &weight_offset[0],
+                &weight_offset[0], channels, 0, 1,
             )
+        else:
+            for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+                pack_filters(
+                    &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
+                    &weight_offset[0], channels, worker, packers,
+                )
         keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         direct_blocks(
@@ -214,7 +312,9 @@ def conv2d(
     *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, max_pool)
+    plan = geometry.forward(
+        x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize, max_pool
+    )
     if plan.pads and remembered(packed, "nonfinite", any_nonfinite, weight.reshape(-1), num_threads):
         return False
     run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), ACTIVATIONS[activation], packed, num_threads)
@@ -224,7 +324,9 @@ def conv2d(
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
+    plan = geometry.grad_input(
+        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
         return False
     run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), 0, None, num_threads)
@@ -359,6 +461,8 @@ def run_weight_plan(
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
+    plan = geometry.forward(
+        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not

@@ -37,7 +37,8 @@ class Plan(NamedTuple):
     table: (
         np.ndarray
     )  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks,
-    #                    elements of the planes of one task with the slack behind them, 2 if windows of 2 x 2 are pooled
+    #                    elements of the planes of one task with the slack behind them, 2 if windows of 2 x 2 are
+    #                    pooled, 1 if output channels are lanes
     phases: np.ndarray
     weight_steps: np.ndarray  # of m and of the group
     products: np.ndarray  # per product: its table, its L, start of its packed weights, start in the offset tables
@@ -58,7 +59,7 @@ def _axis(size, count, stride, before, offsets):
     return phases, taps, extra, pads
 
 
-def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR, pool=1):
+def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1):
     """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows."""
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
@@ -69,14 +70,16 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     PB += PB % pool
     rows = PB + extra_h
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
+    built = [product(F * rows * width, rows * width, width) for product in products]
+    lanes = blocking.channels_in_lanes(M, max((product.offset.size for product in built), default=0), VL)
     table = np.array(
-        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool], np.intp
+        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes],
+        np.intp,
     )
     phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
-    built = [product(F * rows * width, rows * width, width) for product in products]
     lengths = [product.offset.size for product in built]
     starts = np.cumsum([0, *lengths])
-    rows_packed = groups * packed_rows(M, MR)
+    rows_packed = groups * (-(-M // (2 * VL)) * 2 * VL if lanes else packed_rows(M, MR))
     entries = [
         [*product.table, length, rows_packed * start, start]
         for product, length, start in zip(built, lengths, starts, strict=False)
@@ -105,8 +108,8 @@ def _tap_offsets(row_taps, column_taps, column_phases, plane, width):
 
 
 @planned
-def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, pool=1):
-    """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``; MR is the height of the register tile."""
+def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, VL, pool=1):
+    """Plan of ``conv2d``, and of the planes of ``conv2d_grad_weight``, for a register tile of MR rows of VL lanes."""
     (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     rows_axis = _axis(H, P, sh, top, [r * dh for r in range(R)])
@@ -122,12 +125,12 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups,
 
     return _plan(
         (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), rows_axis, columns_axis, [product],
-        (Cg * R * S, K // groups * Cg * R * S), True, MR, pool,
+        (Cg * R * S, K // groups * Cg * R * S), True, MR, VL, pool,
     )  # fmt: skip
 
 
 @planned
-def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR):
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, VL):
     """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap."""
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
     (sh, sw), Kg = stride, K // groups
@@ -161,7 +164,7 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
             products.append(product)
     return _plan(
         (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb), rows_axis, columns_axis, products,
-        (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR,
+        (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR, VL,
     )  # fmt: skip
 
 
@@ -177,7 +180,10 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, ma
         return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, nbytes, fewest_sums) or (
             blocking.declines_weight_gradient(M, Cg * R * S, R * S, dy.size // dy.shape[1], groups)
         )
-    K, Cg, R, S = weight.shape
-    M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
-    products = min(R, stride[0]) * min(S, stride[1]) if x is None else 1
-    return blocking.declines_product(M, channels * R * S, products, groups, x is not None and stride != (1, 1))
+    (K, Cg, R, S), (sh, sw) = weight.shape, stride
+    if x is None:
+        M, longest, products = Cg, K // groups * -(-R // sh) * -(-S // sw), min(R, sh) * min(S, sw)
+    else:
+        M, longest, products = K // groups, Cg * R * S, 1
+    strided = x is not None and stride != (1, 1)
+    return blocking.declines_product(M, longest, R * S, products, groups, strided, out.itemsize)

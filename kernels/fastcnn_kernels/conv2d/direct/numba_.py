@@ -9,12 +9,14 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     put_steps,
     split_row,
     take_steps,
+    transpose,
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_llvm import (
@@ -28,6 +30,7 @@ from fastcnn_kernels.gemm.numba_micro import (
     DOT_ROWS,
     direct,
     dot,
+    spread,
     tile_vectors,
 )
 from fastcnn_kernels.memory import empty
@@ -102,6 +105,22 @@ def store_tile(
 
 
 @compiled
+def pool_block(sums, sums_start, out, out_start, product, M, rows, p):
+    """Store the maxima over windows of the sums of output rows [p, p + rows)."""
+    Q = product[1]
+    for i in range(M):
+        for h in range(rows // 2):
+            top = sums_start + (i * rows + 2 * h) * Q
+            pool_rows(sums, top, top + Q, out, out_start + i * product[6] + (p // 2 + h) * product[4], Q // 2)
+
+
+@compiled
+def panel_height(M, VL, channels):
+    """Rows of a panel of weights."""
+    return 2 * VL if channels else panel_rows(M)
+
+
+@compiled
 def direct_product(
     planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
     L, M, width, p, PB, tile, tile_start, activation, pool, sums,
@@ -134,26 +153,81 @@ def direct_product(
                 )  # fmt: skip
             pixel += tile_width
     if pool == 2:
-        for i in range(M):
-            for h in range(rows // 2):
-                top = sums + (i * rows + 2 * h) * Q
-                pool_rows(tile, top, top + Q, out, out_start + i * product[6] + (p // 2 + h) * product[4], Q // 2)
+        pool_block(tile, sums, out, out_start, product, M, rows, p)
 
 
 @compiled
-def pack_filters(weight, a_packed, groups, M, products, weight_steps, weight_offset):
-    """Pack the weights of all products and groups, [product][group][panel][L][mr]."""
-    mr = panel_rows(M)
+def store_channels(
+    tile, tile_start, pitch, pixels, channels, out, out_start, column_step, m_step, turned
+):  # fmt: skip
+    """Store a row of pixels of up to a vector of channels, from a tile with channels side by side."""
+    if column_step == 1:
+        transpose(tile, tile_start, pitch, pixels, channels, out, out_start, m_step, pixels)
+        return
+    transpose(tile, tile_start, pitch, pixels, channels, tile, turned, MR, pixels)
+    for j in range(channels):
+        put_steps(out, out_start + j * m_step, column_step, tile, turned + j * MR, pixels)
+
+
+@compiled
+def channel_product(
+    planes, planes_start, b_packed, b_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
+    L, M, width, p, PB, tile, tile_start, activation, pool, sums,
+):  # fmt: skip
+    """As `direct_product`, with output channels in the lanes and rows of a tile that are pixels of one row."""
+    P, Q, VL = product[0], product[1], panel_width(planes) // 2
+    rows, most = min(PB, P - p), even_tile(Q, MR)
+    tiles, turned = (Q + most - 1) // most, tile_start + MR * 2 * VL
+    for panel in range((M + 2 * VL - 1) // (2 * VL)):
+        m = panel * 2 * VL
+        vectors = 1 if M - m <= VL else 2
+        for h in range(rows):
+            for tile_index in range(tiles):
+                q = tile_index * most
+                pixels = min(most, Q - q)
+                spread(
+                    pixels, vectors, L, planes, planes_start + h * width + q, offset, offset_start, b_packed,
+                    b_start + m * L, bias, bias_start + m, has_bias, tile, tile_start,
+                )  # fmt: skip
+                activate(tile, tile_start, pixels, vectors * VL, vectors * VL, activation)
+                for j in range(vectors):
+                    i = m + j * VL
+                    channels = min(VL, M - i)
+                    if pool == 2:
+                        store_channels(
+                            tile, tile_start + j * VL, vectors * VL, pixels, channels, tile,
+                            sums + (i * rows + h) * Q + q, 1, rows * Q, turned,
+                        )  # fmt: skip
+                    else:
+                        store_channels(
+                            tile, tile_start + j * VL, vectors * VL, pixels, channels, out,
+                            out_start + i * product[6] + (p + h) * product[4] + q * product[5], product[5], product[6],
+                            turned,
+                        )  # fmt: skip
+    if pool == 2:
+        pool_block(tile, sums, out, out_start, product, M, rows, p)
+
+
+@threaded
+def pack_filters(weight, a_packed, groups, M, products, weight_steps, weight_offset, channels, worker, workers):
+    """Pack this worker's share of the weights of all products and groups, [product][group][panel][L][mr].
+
+    With `channels` in the lanes, a panel has as many rows as a vector or two have lanes.
+    """
+    mr = panel_height(M, panel_width(weight) // 2, channels)
     panels = (M + mr - 1) // mr
     for k in range(products.shape[0]):
         L = products[k, 7]
-        for g in range(groups):
-            for panel in range(panels):
-                pack_rows(
-                    weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
-                    products[k, 8] + (g * panels + panel) * mr * L, min(mr, M - panel * mr), mr, L, weight_steps[0],
-                    weight_offset, products[k, 9],
-                )  # fmt: skip
+        for task in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
+            g, panel = task // panels, task % panels
+            height = mr
+            if channels and M - panel * mr <= mr // 2:
+                height = mr // 2
+            pack_rows(
+                weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
+                products[k, 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L, weight_steps[0],
+                weight_offset, products[k, 9],
+            )  # fmt: skip
 
 
 @threaded
@@ -166,11 +240,13 @@ def direct_blocks(
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
     N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
-    width, PB, blocks = table[11], table[12], table[13]
-    mr = panel_rows(M)
+    width, PB, blocks, channels_in_lanes = table[11], table[12], table[13], table[16] == 1
+    mr = panel_height(M, panel_width(image) // 2, channels_in_lanes)
+    rows_packed = (M + mr - 1) // mr * mr
     tile = worker * scratch_step
     cleared = -1
     planes = tile + MR * 4 * panel_width(image)
+    sums = planes + table[14]
     clear_slack(scratch, planes, table, phases.shape[0])
     for task in range(N * groups * blocks * worker // workers, N * groups * blocks * (worker + 1) // workers):
         p, g, n = task // (N * groups) * PB, task // N % groups, task % N
@@ -181,28 +257,39 @@ def direct_blocks(
             if p >= product[0]:
                 continue
             L = product[7]
-            a_size = (M + mr - 1) // mr * mr * L
-            direct_product(
-                scratch, planes, a_packed, product[8] + g * a_size, bias, g * ((M + mr - 1) // mr * mr), has_bias, out,
-                product[2] + n * product[3] + g * M * product[6], product, offset, product[9], L, M, width, p, PB,
-                scratch, tile, activation, table[15], planes + table[14],
-            )  # fmt: skip
+            filters, start = product[8] + g * rows_packed * L, g * rows_packed
+            target = product[2] + n * product[3] + g * M * product[6]
+            if channels_in_lanes:
+                channel_product(
+                    scratch, planes, a_packed, filters, bias, start, has_bias, out, target, product, offset, product[9],
+                    L, M, width, p, PB, scratch, tile, activation, table[15], sums,
+                )  # fmt: skip
+            else:
+                direct_product(
+                    scratch, planes, a_packed, filters, bias, start, has_bias, out, target, product, offset, product[9],
+                    L, M, width, p, PB, scratch, tile, activation, table[15], sums,
+                )  # fmt: skip
 
 
 def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     groups, M = plan.table[1:3].tolist()
     scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
-    order = ("plain", panel_rows(M), M)
+    channels = plan.table[16] == 1
+    mr = panel_height(M, VECTOR_BYTES // out.itemsize, channels)
+    order = ("channels" if channels else "plain", mr, M)
     a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
         set_zero(num_threads, out.reshape(-1))
     if len(plan.products) == 0:
         return
-    bias = padded_bias(bias, groups, M, panel_rows(M))
+    bias = padded_bias(bias, groups, M, mr)
     if not filled:
-        pack_filters(flat(weight), a_packed, groups, M, plan.products, plan.weight_steps, plan.weight_offset)
+        pack_filters(
+            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, groups, M, plan.products,
+            plan.weight_steps, plan.weight_offset, channels,
+        )  # fmt: skip
         keep(packed, order, a_packed)
     direct_blocks(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
@@ -215,7 +302,9 @@ def conv2d(
     *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, max_pool)
+    plan = geometry.forward(
+        x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize, max_pool
+    )
     if plan.pads and remembered(packed, "nonfinite", any_nonfinite, flat(weight), num_threads):
         return False
     run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
@@ -225,7 +314,9 @@ def conv2d(
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR)
+    plan = geometry.grad_input(
+        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, 0, None, num_threads)
@@ -340,6 +431,8 @@ def run_weight_plan(plan, dy, x, out, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR)
+    plan = geometry.forward(
+        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fastcnn_kernels.conv2d.direct.blocking import channels_in_lanes
 from fastcnn_kernels.memory import planned
 
 #: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
@@ -60,13 +61,14 @@ FEW_ROWS, FEW_ROWS_OF_SHORT_SUMS, SHORT_SUM = 64, 96, 32
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
 #: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last vector of a
 #: small plane is mostly empty, and so are the ends of rows shorter than the image's. Fewer rows save more.
+#: Channels may be lanes instead.
 MOST_LANES_PER_PIXEL, MOST_LANES_OF_16_ROWS, MOST_LANES_OF_FEW_ROWS = 1.3, 1.6, 8
 #: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
 #: there are as many rows to make up for it.
 L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
 
 
-def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, nbytes: int) -> str:
+def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, nbytes: int, VL: int) -> str:
     """Why another product is the faster one, or ""."""
     if M <= FEW_ROWS_OF_A_TILE:
         if channels > FEW_PLANES and taps > 1:
@@ -77,7 +79,8 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     short = channels * taps <= SHORT_SUM
     if M > (FEW_ROWS_OF_SHORT_SUMS if short else FEW_ROWS):
         return f"{M} channels a group share each packed pixel, over sums of {channels * taps}: packing pays"
-    if lanes_per_pixel > (MOST_LANES_OF_16_ROWS if M <= 16 else MOST_LANES_PER_PIXEL):
+    few = M <= 16 and not channels_in_lanes(M, channels * taps, VL)
+    if lanes_per_pixel > (MOST_LANES_OF_16_ROWS if few else MOST_LANES_PER_PIXEL):
         return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
     if M > ROWS_OVER_MEMORY and not short and nbytes > L3_BYTES:
         return f"{nbytes} bytes of image and result: reading them in long stretches pays"

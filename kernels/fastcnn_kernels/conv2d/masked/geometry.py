@@ -41,7 +41,7 @@ def _axis_inside(size, count, shifts):
     return (position >= 0) & (position < size)
 
 
-def _masks(source, output, row_shifts, column_shifts, VL):
+def row_masks(source, output, row_shifts, column_shifts, VL):
     """Lanes of each vector in which each tap lies inside the source, as bits; the last column is the output's own."""
     (H, W), (P, Q) = source, output
     inside = np.zeros((P, W, len(row_shifts) * len(column_shifts) + 1), bool)
@@ -58,7 +58,7 @@ def _masks(source, output, row_shifts, column_shifts, VL):
 
 def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, VL, pool=1):
     (H, W), (P, Q), taps = source, output, len(row_shifts) * len(column_shifts)
-    masks, vectors, pads = _masks(source, output, row_shifts, column_shifts, VL)
+    masks, vectors, pads = row_masks(source, output, row_shifts, column_shifts, VL)
     table = np.zeros((4, 6), np.intp)
     table[0] = N, P, Q, groups, M, channels * taps
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
@@ -127,4 +127,4 @@ def declines(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, m
     K, Cg = weight.shape[:2]
     M, channels = (K // groups, Cg) if dy is None else (Cg, K // groups)
     lanes = -(-((P - 1) * W + Q) // VL) * VL
-    return blocking.declines_product(M, channels, R * S, lanes / (P * Q), image.nbytes + out.nbytes)
+    return blocking.declines_product(M, channels, R * S, lanes / (P * Q), image.nbytes + out.nbytes, VL)

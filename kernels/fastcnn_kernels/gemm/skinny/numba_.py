@@ -193,7 +193,7 @@ def run_outer(plan, few, many, bias, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     outer_rows(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, blocking.outer_block(L), scratch, scratch_step, plan.offset,
+        plan.table, blocking.outer_block(L), scratch, scratch_step,
     )  # fmt: skip
 
 
