@@ -47,7 +47,9 @@ def check_archives(folder):
     sources = [f"{family}/{file}" for family in FAMILIES for file in ("cython_.pyx", "numba_.py")]
     sources += [
         "gemm/micro.h",
-        "gemm/micro_body.h",
+        "gemm/vectors_body.h",
+        "gemm/copies_body.h",
+        "gemm/products_body.h",
         "gemm/micro.pxd",
         "conv2d/epilogue.pxd",
         "fastcnn_kernels/cpu_probe.pyx",

@@ -22,6 +22,7 @@ BACKENDS = {
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
         "fastcnn_kernels.conv2d.winograd.cython_",
+        "fastcnn_kernels.conv2d.winograd.grad_weight.cython_",
     ),
     "numba": ("numba",),
     "numpy": (),
@@ -132,10 +133,10 @@ class Family(NamedTuple):
     serial_work: int = 0
 
 
-def _winograd(m: int) -> Family:
+def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
     geometry = "fastcnn_kernels.conv2d.winograd.geometry"
     refuses, cannot = _refusal(geometry, f"refuses{m}"), _refusal(geometry, "cannot")
-    return Family(f"winograd{m}", "conv2d.winograd", refuses, cannot, f"winograd{m}", (m,))
+    return Family(f"winograd{m}", folder, refuses, cannot, f"winograd{m}", (m,))
 
 
 #: Families of an op in order of preference.
@@ -145,21 +146,30 @@ _MATMUL = [
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
 _DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
+_MASKED = Family(
+    "masked",
+    "conv2d.masked",
+    _refusal("fastcnn_kernels.conv2d.masked.geometry"),
+    _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
+)
+_DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
+_ONE_CHANNEL = Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE)
 _CONV2D = [
-    Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE),
+    _ONE_CHANNEL,
     _winograd(4),
     _winograd(2),
-    Family(
-        "masked",
-        "conv2d.masked",
-        _refusal("fastcnn_kernels.conv2d.masked.geometry"),
-        _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
-    ),
-    Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE),
+    _MASKED,
+    _DIRECT,
     Family("", "conv2d", _SPARSE, _SPARSE),
 ]
-#: The general weight gradient has a folder of its own.
-_WEIGHT = [*_CONV2D[:-1], Family("", "conv2d.channels_last", _SPARSE, _SPARSE)]
+_GRAD_WEIGHT = [
+    _ONE_CHANNEL,
+    _winograd(4, "conv2d.winograd.grad_weight"),
+    _winograd(2, "conv2d.winograd.grad_weight"),
+    _MASKED,
+    _DIRECT,
+    Family("", "conv2d.channels_last", _SPARSE, _SPARSE),
+]
 
 
 def _rows(op: str, families: list[Family]) -> list[Kernel]:
@@ -190,7 +200,7 @@ KERNELS: list[Kernel] = [
     *_rows("matmul", _MATMUL),
     *_rows("conv2d", _CONV2D),
     *_rows("conv2d_grad_input", _CONV2D),
-    *_rows("conv2d_grad_weight", _WEIGHT),
+    *_rows("conv2d_grad_weight", _GRAD_WEIGHT),
     *_rows("conv2d_grad_bias", [Family("", "conv2d")]),
 ]
 

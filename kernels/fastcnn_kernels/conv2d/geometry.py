@@ -90,7 +90,7 @@ def padded_bias(bias, groups, M, mr):
 
 @planned
 def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups, pool=1):
-    """Plan of ``conv2d``, and of ``conv2d_grad_weight``; with `pool`, rows of sums are counted in pairs."""
+    """Plan of ``conv2d``; with `pool`, rows of sums are counted in pairs."""
     (N, C, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (sh, sw), (dh, dw), (top, _, left, _) = stride, dilation, padding
     rows, columns = (P - 1) * sh + (R - 1) * dh + 1, (Q - 1) * sw + (S - 1) * dw + 1

@@ -9,9 +9,9 @@ from fastcnn_kernels.memory import planned
 
 #: A packed block of B shares the 1 MiB (or 512 KiB) L2 of a core with the panels of A streaming past it.
 L2_BYTES_FOR_B = 256 * 1024
-#: A panel of A (14 x 256 floats = 14 KiB) stays in L1 while the panels of B stream past it from L2. It depends on
+#: A panel of A (14 x 384 floats = 21 KiB) stays in L1 while the panels of B stream past it from L2. It depends on
 #: nothing but the sum, as the blocks of a sum decide its rounding.
-L_BLOCK = 256
+L_BLOCK = 384
 #: Panels of A per task: 32 x 14 rows use each packed element of B 448 times, yet leave tasks to share out.
 PANELS_OF_A = 32
 #: Panels of B per task at most: keeps enough tasks for the threads when L is short.

@@ -12,8 +12,8 @@
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
  * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after BLIS.)
  *
- * The type-generic body is micro_body.h, included once per dtype. Vectors are GCC/Clang vector extensions; any other
- * compiler takes the plain loops.
+ * The type-generic bodies are vectors_body.h, copies_body.h and products_body.h, included once per dtype. Vectors are
+ * GCC/Clang vector extensions; any other compiler takes the plain loops.
  */
 #ifndef FASTCNN_MICRO_H
 #define FASTCNN_MICRO_H
@@ -80,6 +80,10 @@
 #define PREFETCH(address) (void)0
 #endif
 
+#define VL LANES
+/* Mask of the first n lanes, of none if n < 0 and of all if n > VL. */
+#define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
+
 #define REAL float
 #define LANES (VECTOR_BYTES / 4)
 #define EACH_LANE(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), \
@@ -94,7 +98,9 @@
 #define PERMUTE _mm512_permutexvar_ps
 #define PERMUTE_TWO _mm512_permutex2var_ps
 #define REDUCE_ADD _mm512_reduce_add_ps
-#include "micro_body.h"
+#include "vectors_body.h"
+#include "copies_body.h"
+#include "products_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
@@ -122,7 +128,9 @@
 #define PERMUTE _mm512_permutexvar_pd
 #define PERMUTE_TWO _mm512_permutex2var_pd
 #define REDUCE_ADD _mm512_reduce_add_pd
-#include "micro_body.h"
+#include "vectors_body.h"
+#include "copies_body.h"
+#include "products_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
@@ -136,4 +144,7 @@
 #undef SIGNED
 #undef EXPONENT
 #undef NAME
+
+#undef VL
+#undef FIRST
 #endif

@@ -1,4 +1,4 @@
-"""Copies for Numba, as LLVM vector instructions: runs, steps, panels and transposes; as in micro_body.h.
+"""Copies for Numba, as LLVM vector instructions: runs, steps, panels and transposes; as in copies_body.h.
 
 A loop over array elements keeps the wraparound of negative indices, and is not vectorised.
 """

@@ -594,7 +594,7 @@ def dot(typing_context, rows, columns, lines, n, a, a_start, a_step, a_line, b, 
 @intrinsic
 def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, source_start, channel_step, offset,
            offset_start, masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
-    """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro_body.h)."""
+    """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro.h)."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
@@ -627,7 +627,7 @@ def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, sour
 @intrinsic
 def masked_dot(typing_context, rows, columns, images, vectors, a, a_start, a_step, a_image, b, b_start, b_image, offset,
                offset_start, tap, tap_start, masks, masks_start, taps, sums, sums_start, sums_step):  # fmt: skip
-    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see micro_body.h)."""
+    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see products_body.h)."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):

@@ -8,11 +8,12 @@ SLAB_CHANNELS = 32
 #: slab, of which strides skip most, stays in L2, and so does dy.
 L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB, L2_BYTES_FOR_DY = 32 * 1024, 128 * 1024, 512 * 1024
 #: More pixels save nothing: their sums are loaded and stored once for so many products.
-MOST_PIXELS = 1024
+MOST_PIXELS = 512
 #: A call makes at least this many tasks. Fixed, and not the number of threads: chunks of the sum decide its rounding.
 TASKS = 8
-#: Pixels of a chunk at least, and bytes of the sums of all chunks at most: they are stored and added up once more.
-FEWEST_PIXELS, MOST_BYTES_OF_SUMS = 512, 1 << 21
+#: Pixels of a chunk at least, as many as are taken at a time at most, and bytes of the sums of all chunks at most: they
+#: are stored and added up once more.
+FEWEST_PIXELS, MOST_BYTES_OF_SUMS = MOST_PIXELS, 1 << 21
 
 
 def split(groups, panels, slabs, pixels, sums_bytes, dy_size, image_size):
@@ -29,15 +30,19 @@ def split(groups, panels, slabs, pixels, sums_bytes, dy_size, image_size):
     return chunks, even(panels, -(-panels // of_panels)), even(slabs, -(-slabs // of_slabs))
 
 
-def lines_and_images(N, P, Q, rows, channels, stride, itemsize):
-    """Output rows, and images if that is all of theirs, multiplied at a time; `stride` pixels of the slab an output."""
+def block_of_pixels(N, P, Q, rows, channels, stride, itemsize):
+    """Images, output rows and columns taken at a time: part of a row, or rows, or images if they are small.
+
+    `rows` are those of dy in a task, `channels` those of a slab, of which an output has `stride` pixels.
+    """
     slab_pixels = min(L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB // stride) // (channels * itemsize)
     pixels = max(1, min(MOST_PIXELS, slab_pixels, L2_BYTES_FOR_DY // (rows * itemsize)))
     lines = even(P, max(1, pixels // Q))
-    return lines, even(N, max(1, pixels // (P * Q))) if lines == P else 1
+    return even(N, max(1, pixels // (P * Q))) if lines == P else 1, lines, even(Q, pixels)
 
 
 #: Share of the lanes that hold sums, at least, if a filter row or a single tap has few vectors, the last partly empty.
+#: (The lanes are AVX-512's, with which the limits were measured.)
 FEWEST_LANES, FEW_VECTORS = 0.75, 2
 #: Sums of a group, M x L, from which on transposing both operands pays, and beside a padded copy of the image. A single
 #: tap meets each transposed value for fewer products: two vectors of channels have to share them, and operands that L2

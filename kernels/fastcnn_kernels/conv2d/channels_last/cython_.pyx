@@ -1,6 +1,7 @@
 """Channels-last weight gradient in Cython. Contract and picture in the family's ``__init__``; tasks in ``geometry``.
 
-A task (group, block of panels, block of slabs, chunk of the sum) takes a few output rows, or images, at a time:
+A task (group, block of panels, block of slabs, chunk of the sum) takes a part of an output row, a few rows, or a few
+images at a time:
 
     for each such block:   transpose dy;   for each slab:   transpose it;   for each tile of vectors, each panel: sum
 
@@ -23,27 +24,28 @@ from fastcnn_kernels.memory import empty
 
 
 cdef void fill_slab(
-    const real* image, real* slab, const Py_ssize_t* table, Py_ssize_t channels, Py_ssize_t p, Py_ssize_t rows
+    const real* image, real* slab, const Py_ssize_t* table, Py_ssize_t channels, Py_ssize_t p, Py_ssize_t q,
+    Py_ssize_t rows,
 ) noexcept nogil:
-    """Transpose `rows` stored rows of `channels` channels, from that of output row p on, padded by zeros."""
-    cdef Py_ssize_t H = table[4], W = table[5], top = table[8], left = table[9], row_step = table[10]
-    cdef Py_ssize_t width = table[13], row = width * channels, i, h, count
-    cdef Py_ssize_t columns = max(0, min(W, width - left)), padded = left + columns
-    i = 0
+    """Transpose `rows` stored rows of `channels` channels, from those of output (p, q) on, padded by zeros."""
+    cdef Py_ssize_t H = table[4], W = table[5], top = table[8], left = table[9] - q * table[12], row_step = table[10]
+    cdef Py_ssize_t width = table[13], row = width * channels, i = 0, h, count
+    cdef Py_ssize_t begin = min(width, max(0, left)), end = max(begin, min(width, W + left))
     while i < rows:
         h = (p * table[11] + i) * row_step - top
         if h < 0 or h >= H:
             zero_run(slab + i * row, row)
             i += 1
             continue
-        count = min(rows - i, H - h) if columns == width == W and row_step == 1 else 1  # rows that follow each other
-        if left > 0:
-            zero_run(slab + i * row, min(left, width) * channels)
+        count = 1
+        if end - begin == width == W and row_step == 1:  # rows that follow each other
+            count = min(rows - i, H - h)
+        zero_run(slab + i * row, begin * channels)
         transpose(
-            image + h * W, H * W, channels, count * columns, slab + i * row + left * channels, channels, channels
+            image + h * W + begin - left, H * W, channels, count * (end - begin), slab + i * row + begin * channels,
+            channels, channels,
         )
-        if padded < width:
-            zero_run(slab + i * row + padded * channels, (width - padded) * channels)
+        zero_run(slab + i * row + end * channels, (width - end) * channels)
         i += count
 
 
@@ -56,19 +58,19 @@ cdef void sum_pixels(
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], Cg = table[3], plane = table[4] * table[5]
     cdef Py_ssize_t P = table[6], Q = table[7], row_rows = table[11], stride_w = table[12], width = table[13]
     cdef Py_ssize_t PB = table[14], IB = table[15], V = table[17], chunks = table[18], panel_block = table[19]
-    cdef Py_ssize_t slab_block = table[20], VL = panel_width(dy) // 2, row_blocks = (P + PB - 1) // PB
-    cdef Py_ssize_t blocks = (N + IB - 1) // IB * row_blocks
+    cdef Py_ssize_t slab_block = table[20], QB = table[23], VL = panel_width(dy) // 2
+    cdef Py_ssize_t row_blocks = (P + PB - 1) // PB, column_blocks = (Q + QB - 1) // QB
+    cdef Py_ssize_t blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t pitch = panel_pitch(mr, VL), panels = (M + mr - 1) // mr
     cdef Py_ssize_t panel_blocks = (panels + panel_block - 1) // panel_block
     cdef Py_ssize_t slab_blocks = (slab_count + slab_block - 1) // slab_block
     cdef Py_ssize_t tasks = groups * panel_blocks * slab_blocks * chunks, task, chunk, g, first, last, first_slab
-    cdef Py_ssize_t slab, last_slab, first_block, block, n, p, images, lines, pixels, rows, row, channels, panel, v
-    cdef Py_ssize_t vectors, i
+    cdef Py_ssize_t slab, last_slab, first_block, block, n, p, q, images, lines, columns, pixels, rows, row, channels
+    cdef Py_ssize_t panel, v, vectors, i
     cdef real* dy_packed = scratch + worker * scratch_step
-    cdef real* image = dy_packed + panel_block * pitch * IB * PB * Q
+    cdef real* image = dy_packed + panel_block * pitch * IB * PB * QB
     cdef real* sums
-    zero_run(image, scratch_step - (image - dy_packed))  # lanes behind a run are read, and must be no denormals
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         chunk = task % chunks
         first_block = blocks * chunk // chunks
@@ -79,17 +81,19 @@ cdef void sum_pixels(
         g = task // (chunks * slab_blocks * panel_blocks)
         sums = partial + (chunk * groups + g) * panels * mr * V * VL
         for block in range(first_block, blocks * (chunk + 1) // chunks):
-            n = block // row_blocks * IB
-            p = block % row_blocks * PB
+            n = block // (row_blocks * column_blocks) * IB
+            p = block // column_blocks % row_blocks * PB
+            q = block % column_blocks * QB
             images = min(IB, N - n)
             lines = min(PB, P - p)
-            pixels = images * lines * Q
+            columns = min(QB, Q - q)
+            pixels = images * lines * columns
             for panel in range(first, last):
                 for i in range(images):
                     transpose(
-                        dy + (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q, P * Q,
-                        min(pitch, M - panel * mr), lines * Q,
-                        dy_packed + ((panel - first) * pixels + i * lines * Q) * pitch, pitch, pitch,
+                        dy + (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q,
+                        min(pitch, M - panel * mr), lines * columns,
+                        dy_packed + ((panel - first) * pixels + i * lines * columns) * pitch, pitch, pitch,
                     )
             rows = table[16] - (PB - lines) * row_rows
             for slab in range(first_slab, last_slab):
@@ -98,15 +102,16 @@ cdef void sum_pixels(
                 for i in range(images):
                     fill_slab(
                         x + (((n + i) * groups + g) * Cg + slabs[4 * slab]) * plane, image + i * rows * row, table,
-                        channels, p, rows,
+                        channels, p, q, rows,
                     )
+                zero_run(image + images * rows * row, VL)  # lanes behind the last run are read: no denormals
                 v = slabs[4 * slab + 2]
                 while v < slabs[4 * slab + 6]:
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, <int>vectors, images, lines, Q, dy_packed + (panel - first) * pixels * pitch, pitch,
-                            image, rows * row, row_rows * row, stride_w * channels, offset + v,
+                            mr, <int>vectors, images, lines, columns, dy_packed + (panel - first) * pixels * pitch,
+                            pitch, image, rows * row, row_rows * row, stride_w * channels, offset + v,
                             sums + (panel * V + v) * mr * VL, block > first_block,
                         )
                     v += vectors
@@ -148,7 +153,8 @@ cdef bint run_plan(plan, dy, x, out, real* out_start, int num_threads) except -1
     cdef Py_ssize_t slab_count = len(plan.slabs) - 1, piece_count = len(plan.pieces), M = table[2], worker
     cdef Py_ssize_t VL = panel_width(out_start) // 2
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * table[14] * table[7] + table[21]) + VL
+    cdef Py_ssize_t pixels = table[14] * table[23]
+    cdef Py_ssize_t scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * pixels + table[21]) + VL
     cdef Py_ssize_t sums = table[18] * table[1] * ((M + mr - 1) // mr) * mr * table[17] * VL
     cdef int collectors = packing_threads(sums, num_threads)
     workspace = empty(num_threads * scratch_step + sums, out.dtype)

@@ -17,12 +17,11 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
 @compiled
-def fill_slab(image, image_start, slab, slab_start, table, channels, p, rows):
-    """Transpose `rows` stored rows of `channels` channels, from that of output row p on, padded by zeros."""
-    H, W, top, left, row_step, width = table[4], table[5], table[8], table[9], table[10], table[13]
-    row = width * channels
-    columns = max(0, min(W, width - left))
-    padded = left + columns
+def fill_slab(image, image_start, slab, slab_start, table, channels, p, q, rows):
+    """Transpose `rows` stored rows of `channels` channels, from those of output (p, q) on, padded by zeros."""
+    H, W, top, left, row_step, width = table[4], table[5], table[8], table[9] - q * table[12], table[10], table[13]
+    row, begin = width * channels, min(width, max(0, left))
+    end = max(begin, min(width, W + left))
     i = 0
     while i < rows:
         h = (p * table[11] + i) * row_step - top
@@ -32,16 +31,15 @@ def fill_slab(image, image_start, slab, slab_start, table, channels, p, rows):
             i += 1
             continue
         count = 1
-        if columns == width and columns == W and row_step == 1:  # rows that follow each other
+        if end - begin == width and width == W and row_step == 1:  # rows that follow each other
             count = min(rows - i, H - h)
-        if left > 0:
-            zero_run(slab, target, min(left, width) * channels)
-        transpose(
-            image, image_start + h * W, H * W, channels, count * columns, slab, target + left * channels, channels,
-            channels,
-        )  # fmt: skip
-        if padded < width:
-            zero_run(slab, target + padded * channels, (width - padded) * channels)
+        zero_run(slab, target, begin * channels)
+        if begin < end:
+            transpose(
+                image, image_start + h * W + begin - left, H * W, channels, count * (end - begin), slab,
+                target + begin * channels, channels, channels,
+            )  # fmt: skip
+        zero_run(slab, target + end * channels, (width - end) * channels)
         i += count
 
 
@@ -51,16 +49,16 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
     N, groups, M, Cg, plane = table[0], table[1], table[2], table[3], table[4] * table[5]
     P, Q, row_rows, stride_w, width = table[6], table[7], table[11], table[12], table[13]
     PB, IB, V, chunks, panel_block, slab_block = table[14], table[15], table[17], table[18], table[19], table[20]
-    VL, row_blocks = panel_width(dy) // 2, (P + PB - 1) // PB
-    blocks = (N + IB - 1) // IB * row_blocks
+    QB, VL = table[23], panel_width(dy) // 2
+    row_blocks, column_blocks = (P + PB - 1) // PB, (Q + QB - 1) // QB
+    blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     mr = panel_rows(M)
     pitch, panels = panel_pitch(mr, VL), (M + mr - 1) // mr
     panel_blocks = (panels + panel_block - 1) // panel_block
     slab_blocks = (slab_count + slab_block - 1) // slab_block
     tasks = groups * panel_blocks * slab_blocks * chunks
     dy_packed = worker * scratch_step
-    image = dy_packed + panel_block * pitch * IB * PB * Q
-    zero_run(scratch, image, dy_packed + scratch_step - image)  # lanes behind a run are read, and must be no denormals
+    image = dy_packed + panel_block * pitch * IB * PB * QB
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         chunk = task % chunks
         first_block = blocks * chunk // chunks
@@ -71,17 +69,19 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
         g = task // (chunks * slab_blocks * panel_blocks)
         sums = (chunk * groups + g) * panels * mr * V * VL
         for block in range(first_block, blocks * (chunk + 1) // chunks):
-            n = block // row_blocks * IB
-            p = block % row_blocks * PB
+            n = block // (row_blocks * column_blocks) * IB
+            p = block // column_blocks % row_blocks * PB
+            q = block % column_blocks * QB
             images = min(IB, N - n)
             lines = min(PB, P - p)
-            pixels = images * lines * Q
+            columns = min(QB, Q - q)
+            pixels = images * lines * columns
             for panel in range(first, last):
                 for i in range(images):
                     transpose(
-                        dy, (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q, P * Q,
-                        min(pitch, M - panel * mr), lines * Q, scratch,
-                        dy_packed + ((panel - first) * pixels + i * lines * Q) * pitch, pitch, pitch,
+                        dy, (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q,
+                        min(pitch, M - panel * mr), lines * columns, scratch,
+                        dy_packed + ((panel - first) * pixels + i * lines * columns) * pitch, pitch, pitch,
                     )  # fmt: skip
             rows = table[16] - (PB - lines) * row_rows
             for slab in range(first_slab, last_slab):
@@ -90,15 +90,16 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
                 for i in range(images):
                     fill_slab(
                         x, (((n + i) * groups + g) * Cg + slabs[4 * slab]) * plane, scratch, image + i * rows * row,
-                        table, channels, p, rows,
+                        table, channels, p, q, rows,
                     )  # fmt: skip
+                zero_run(scratch, image + images * rows * row, VL)  # lanes behind the last run are read: no denormals
                 v = slabs[4 * slab + 2]
                 while v < slabs[4 * slab + 6]:
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, vectors, images, lines, Q, scratch, dy_packed + (panel - first) * pixels * pitch, pitch,
-                            scratch, image, rows * row, row_rows * row, stride_w * channels, offset, v, partial,
+                            mr, vectors, images, lines, columns, scratch, dy_packed + (panel - first) * pixels * pitch,
+                            pitch, scratch, image, rows * row, row_rows * row, stride_w * channels, offset, v, partial,
                             sums + (panel * V + v) * mr * VL, block > first_block,
                         )  # fmt: skip
                     v += vectors
@@ -129,7 +130,7 @@ def run_plan(plan, dy, x, out, num_threads):
     table = plan.table.tolist()
     M, VL = table[2], VECTOR_BYTES // out.itemsize
     mr = panel_rows(M)
-    scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * table[14] * table[7] + table[21]) + VL
+    scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * table[14] * table[23] + table[21]) + VL
     sums = table[18] * table[1] * -(-M // mr) * mr * table[17] * VL
     partial = empty(sums, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)

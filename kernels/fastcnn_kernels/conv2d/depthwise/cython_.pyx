@@ -20,7 +20,7 @@ from fastcnn_kernels.conv2d.depthwise.rows cimport (
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real
 
-from fastcnn_kernels.conv2d.depthwise import geometry
+from fastcnn_kernels.conv2d.depthwise import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.memory import empty
@@ -71,16 +71,19 @@ cdef void gather_planes(
 
 cdef void gather_small(
     const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
-    Py_ssize_t filters, int activation, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t filters, Py_ssize_t at_a_time, int activation, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the planes, which are small ones."""
+    """Do this worker's share of the planes, which are small ones, a few at a time."""
     cdef Py_ssize_t planes = table[0], plane = table[2] * table[3], pixels = table[4] * table[5]
-    cdef Py_ssize_t first = planes * worker // workers, count = planes * (worker + 1) // workers - first
-    gather_whole(
-        <int>table[8], <int>table[13], count, source + first * plane, plane, table[3], table[6], table[7], weight, bias,
-        first % filters, filters, masks, out + first * pixels, pixels,
-    )
-    activate(out + first * pixels, 1, 0, count * pixels, activation)
+    cdef Py_ssize_t first = planes * worker // workers, end = planes * (worker + 1) // workers, count
+    while first < end:
+        count = min(at_a_time, end - first)
+        gather_whole(
+            <int>table[8], <int>table[13], count, source + first * plane, plane, table[3], table[6], table[7], weight,
+            bias, first % filters, filters, masks, out + first * pixels, pixels,
+        )
+        activate(out + first * pixels, 1, 0, count * pixels, activation)
+        first += count
 
 
 cdef void scatter_planes(
@@ -131,12 +134,13 @@ cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activ
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker, VL = panel_width(out_start) // 2
+    cdef Py_ssize_t at_a_time = blocking.PLANES_AT_A_TIME
     if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
         return False
     if table[13] > 0:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             gather_small(
-                source_start, weight_start, bias_start, out_start, table, masks, filters, activation, worker,
+                source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, worker,
                 num_threads,
             )
         return True

@@ -6,7 +6,7 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d.depthwise import geometry
+from fastcnn_kernels.conv2d.depthwise import blocking, geometry
 from fastcnn_kernels.conv2d.depthwise.numba_rows import (
     ROWS,
     SCATTER_ROWS,
@@ -78,18 +78,18 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
 
 
 @threaded
-def gather_small(source, weight, bias, out, table, masks, filters, activation, worker, workers):
-    """Do this worker's share of the planes, which are small ones."""
+def gather_small(source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers):
+    """Do this worker's share of the planes, which are small ones, a few at a time."""
     planes, plane, pixels = table[0], table[2] * table[3], table[4] * table[5]
-    first = planes * worker // workers
-    count = planes * (worker + 1) // workers - first
-    if count == 0:
-        return
-    gather_whole(
-        table[8], table[13], count, source, first * plane, plane, table[3], table[6], table[7], weight, 0, bias, 0,
-        1 if bias.size > 1 else 0, first % filters, filters, masks, 0, out, first * pixels, pixels,
-    )  # fmt: skip
-    activate(out, first * pixels, 1, 0, count * pixels, activation)
+    first, end = planes * worker // workers, planes * (worker + 1) // workers
+    while first < end:
+        count = min(at_a_time, end - first)
+        gather_whole(
+            table[8], table[13], count, source, first * plane, plane, table[3], table[6], table[7], weight, 0, bias, 0,
+            1 if bias.size > 1 else 0, first % filters, filters, masks, 0, out, first * pixels, pixels,
+        )  # fmt: skip
+        activate(out, first * pixels, 1, 0, count * pixels, activation)
+        first += count
 
 
 @threaded
@@ -135,7 +135,7 @@ def run_gather(plan, source, weight, bias, out, activation, num_threads):
     if len(plan.masks) > 0:
         gather_small(
             num_threads, flat(source), flat(weight), bias, flat(out), table, plan.masks.reshape(-1), weight.shape[0],
-            activation,
+            blocking.PLANES_AT_A_TIME, activation,
         )  # fmt: skip
         return True
     scratch_size = num_threads * ROWS * 2 * VECTOR_BYTES // out.itemsize

@@ -29,6 +29,7 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
     return -(-rows // blocks)
 
 
+#: (Which row takes a layer is decided by AVX-512's lanes, with which the limits were measured.)
 #: Output channels from which on they are lanes rather than rows of a tile, if they fill so much of the lanes, over sums
 #: long enough to make up for turning the results.
 FEWEST_LANES, FEWEST_FULL, LONG_SUM = 16, 0.75, 96

@@ -8,6 +8,7 @@ are wanted:
     pixel (p, q), tap t of channel c:    planes[ c F plane + offset[t] + p width + q ]
 """
 
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
 from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
-#: Elements behind the last plane that a last vector may read, beyond those by which the last tap is shifted.
+#: Elements behind the last plane that a last vector of pixels may read, beyond those by which the last tap is shifted.
 SLACK = 16
 
 
@@ -180,8 +181,9 @@ def refuses(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, ma
         return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, nbytes, fewest_sums) or (
             blocking.declines_weight_gradient(M, Cg * R * S, R * S, dy.size // dy.shape[1], groups)
         )
-    (K, Cg, R, S), (sh, sw) = weight.shape, stride
-    if x is None:
+    K, Cg, R, S = weight.shape
+    if x is None:  # taps share a remainder if they are so far apart
+        sh, sw = (step // gcd(step, apart) for step, apart in zip(stride, dilation, strict=True))
         M, longest, products = Cg, K // groups * -(-R // sh) * -(-S // sw), min(R, sh) * min(S, sw)
     else:
         M, longest, products = K // groups, Cg * R * S, 1

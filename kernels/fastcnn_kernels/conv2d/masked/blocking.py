@@ -87,10 +87,10 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     return ""
 
 
-#: Size of the gradient (M x L) up to which dot products beat the packed product: their sums leave L1 beyond it. In a
-#: group, up to which masks beat copied rows.
+#: Size of the gradient (M x L) up to which dot products beat the channels-last product: their sums leave L1 beyond it.
+#: In a group, up to which masks beat copied rows.
 LARGEST_GRADIENT, LARGEST_GRADIENT_OF_A_GROUP = 36_000, 500
-#: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than packing.
+#: Pixels of all images for each of its sums: fewer, and adding up lanes costs more than transposing.
 FEWEST_PIXELS_PER_SUM = 0.05
 
 

@@ -1,0 +1,247 @@
+"""Winograd's weight gradient in Numba. Equations, sources and packed order in ``winograd``.
+
+The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there.
+"""
+
+import numpy as np
+
+from fastcnn_kernels.conv2d.channels_last import numba_ as plain_sums
+from fastcnn_kernels.conv2d.handover import handing_over_to
+from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
+from fastcnn_kernels.conv2d.winograd.numba_transforms import GRADIENT, IMAGE, WEIGHT, patches, watch
+from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
+from fastcnn_kernels.gemm.numba_ import panel_rows
+from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.memory import empty
+from fastcnn_kernels.numba_support import compiled, flat, threaded
+
+SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors
+
+
+@compiled
+def transform_channels(
+    planes, start, w, target, plane_step, kind, m, H, W, top, left, lanes, segments, index, target_step, e_step,
+    scratch,
+):  # fmt: skip
+    """Patches of one segment of tiles in `lanes` channels, lanes of the target; `scratch` holds transposed columns."""
+    VL = panel_width(planes) // 2
+    size = m + 2 if kind == IMAGE else m
+    length = segments[index, 3]
+    columns, column = length * m + size - m, left + segments[index, 2] * m
+    row = scratch
+    for i in range(size):
+        h = top + segments[index, 1] * m + i
+        begin = end = columns
+        if 0 <= h < H:
+            begin = min(columns, max(0, -column))
+            end = max(begin, min(columns, W - column))
+        zero_run(w, row, begin * VL)
+        if begin < end:
+            transpose(
+                planes, start + h * W + column + begin, plane_step, lanes, end - begin, w, row + begin * VL, VL,
+                VL,
+            )  # fmt: skip
+        zero_run(w, row + end * VL, (columns - end) * VL)
+        row += columns * VL
+    patches(
+        kind, m, length, lanes, w, scratch, m * VL, columns * VL, VL, w, target + segments[index, 4] * target_step,
+        target_step, e_step,
+    )  # fmt: skip
+
+
+@threaded
+def share_channels(
+    dy, image, w, Y, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers
+):  # fmt: skip
+    """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
+    P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
+    H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
+    E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
+    VL = NR // 2
+    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
+    row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
+    column_panels = (C + NR - 1) // NR
+    columns = scratch + worker * scratch_step
+    tasks = groups * row_panels * parts * count
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        index, unit = task % count, task // count
+        panel, g, first = unit // parts % row_panels, unit // (parts * row_panels), unit % parts * VL
+        if panel * mr + first >= M:
+            continue
+        transform_channels(
+            dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
+            Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            min(VL, mr - first, M - panel * mr - first), segments, index, mr, y_step, columns,
+        )  # fmt: skip
+    tasks = groups * blocks * count
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        index, unit = task % count, task // count
+        g, first = unit // blocks, unit % blocks * VL
+        part, c = first // place, first % place
+        transform_channels(
+            image, ((segments[index, 0] * groups + g) * channels + c) * H * W, w,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
+            table[1, 2] + part // across * 3, table[1, 3] + part % across * 3, min(VL, channels - c), segments, index,
+            NR, v_step, columns,
+        )  # fmt: skip
+
+
+@compiled
+def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_step, check):
+    """The 3 x 3 gradients of one tile of products."""
+    M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
+    channels, place = table[3, 3], table[3, 4]
+    NR, mr = panel_width(out), panel_rows(M)
+    VL, taps = NR // 2, check + NR
+    for i in range(min(mr, M - row_panel * mr)):
+        for half in range(2):
+            column = column_panel * NR + half * VL
+            if column >= C:
+                break
+            c = column % place
+            lanes = min(VL, channels - c)
+            patches(WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL)
+            for t in range(9):
+                zero_run(w, taps + t * VL + lanes, VL - lanes)
+            watch(w, taps, 9, w, check)
+            target = ((g * M + row_panel * mr + i) * channels + c) * R * S
+            if R == 3 and S == 3:
+                transpose(w, taps, VL, 9, lanes, out, target, 9, 9)
+                continue
+            for t in range(9):
+                r, s = column // place // across * 3 + t // 3, column // place % across * 3 + t % 3
+                if r < R and s < S:
+                    put_steps(out, target + r * S + s, R * S, w, taps + t * VL, lanes)
+
+
+@threaded
+def weight_tasks(
+    w, Y, V, products, out, table, m, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step, worker, workers
+):
+    """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
+
+    A task that has all E products of the last chunk goes on to the results.
+    """
+    groups, M, C = table[0, 3], table[0, 4], table[0, 5]
+    IB, JB, splits = blocks[1], blocks[2], blocks[3]
+    E, NR, mr = (m + 2) * (m + 2), panel_width(w), panel_rows(M)
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
+    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
+    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
+    tasks = groups * i_blocks * j_blocks * splits
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        g = task // (i_blocks * j_blocks * splits)
+        row_first = task // (j_blocks * splits) % i_blocks * IB
+        column_first = task // splits % j_blocks * JB
+        for e in range(E * (task % splits) // splits, E * (task % splits + 1) // splits):
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    micro(
+                        mr, min(NR, C - j * NR), tiles, w, Y + ((g * row_panels + i) * E + e) * y_step, w,
+                        V + ((g * column_panels + j) * E + e) * v_step, NR, w, products + (pair * E + e) * p_step, NR,
+                        not first_chunk,
+                    )  # fmt: skip
+        if last_chunk and splits == 1:
+            for i in range(row_first, min(row_panels, row_first + IB)):
+                for j in range(column_first, min(column_panels, column_first + JB)):
+                    pair = (g * row_panels + i) * column_panels + j
+                    weight_results(
+                        w, products + pair * E * p_step, out, table, m, g, i, j, p_step, scratch + worker * scratch_step
+                    )
+
+
+channels_of_one, tasks_of_one = share_channels.share, weight_tasks.share
+
+
+@threaded
+def weight_parts(
+    dy, image, w, Y, V, patches_step, products, part_size, out, table, m, blocks, segments, scratch, scratch_step,
+    worker, workers,
+):  # fmt: skip
+    """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
+    tile_rows, tiles_w, chunk, parts = table[0, 0] * table[1, 4], table[1, 5], blocks[0], blocks[4]
+    segments = segments[worker * chunk : (worker + 1) * chunk]
+    check, NR = scratch + worker * scratch_step, panel_width(w)
+    Y, V = Y + worker * patches_step, V + worker * patches_step
+    for part in range(parts * worker // workers, parts * (worker + 1) // workers):
+        first, end = tile_rows * part // parts * tiles_w, tile_rows * (part + 1) // parts * tiles_w
+        tile = first
+        while tile < end:
+            length = min(chunk, end - tile)
+            count = find_segments(table, tile, tile + length, SEGMENT, segments, 0)
+            channels_of_one(dy, image, w, Y, V, table, m, length, count, segments, check + NR, 0, 0, 1)
+            tasks_of_one(
+                w, Y, V, products + part * part_size, out, table, m, length, blocks, tile == first, False, check, 0, 0,
+                1,
+            )  # fmt: skip
+            tile += length
+
+
+@threaded
+def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
+    """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
+    M, C, E = table[0, 4], table[0, 5], (m + 2) * (m + 2)
+    NR, mr = panel_width(out), panel_rows(M)
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
+    tasks = table[0, 3] * row_panels * column_panels
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+        total = products + task * E * p_step
+        size = min(mr, M - task // column_panels % row_panels * mr) * NR
+        for part in range(1, parts):
+            for e in range(E):
+                add_vectors(w, total + e * p_step, w, total + part * part_size + e * p_step, size)
+        weight_results(
+            w, total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
+            task % column_panels, p_step, scratch + worker * scratch_step,
+        )  # fmt: skip
+
+
+def run_weight_plan(plan, dy, image, out, num_threads):
+    """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
+    m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
+    E, tiles, row_panels, column_panels = (m + 2) ** 2, N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
+    blocks = blocking.weight_blocks(E, groups, M, C, N * tiles_h, tiles_w, mr, NR, out.itemsize)
+    chunk, _, _, splits, parts = blocks.tolist()
+    V = whole_lines(groups * row_panels * E * (chunk * mr + SPACING))
+    patches_size = V + groups * column_panels * E * (chunk * NR + SPACING)
+    partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
+    products = partners * patches_size
+    part_size = groups * row_panels * column_panels * E * (mr * NR + SPACING)
+    scratch = products + parts * part_size
+    scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2)
+    w = empty(scratch + num_threads * scratch_step, out.dtype)
+    segments = np.empty((partners * chunk, 5), np.intp)
+    check = w[scratch:].reshape(num_threads, -1)[:, :NR]
+    check[...] = 0
+    dy, image, out = flat(dy), flat(image), flat(out)
+    if parts > 1:
+        weight_parts(
+            partners, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, blocks, segments,
+            scratch, scratch_step,
+        )  # fmt: skip
+    for tile in range(0, tiles if parts == 1 else 0, chunk):
+        end = min(tiles, tile + chunk)
+        count = find_segments(plan.table, tile, end, SEGMENT, segments, 0)
+        share_channels(
+            num_threads, dy, image, w, 0, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
+        )
+        weight_tasks(
+            num_threads, w, 0, V, products, out, plan.table, m, end - tile, blocks, tile == 0, end == tiles, scratch,
+            scratch_step,
+        )  # fmt: skip
+    if splits > 1 or parts > 1:
+        share_weight_results(num_threads, w, products, parts, part_size, out, plan.table, m, scratch, scratch_step)
+    return not np.isnan(check).any()
+
+
+@handing_over_to(plain_sums)
+@taking_dilation
+def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
+    """Gradient of the weights with tiles of m x m."""
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
+    return run_weight_plan(plan, dy, x, out, num_threads)

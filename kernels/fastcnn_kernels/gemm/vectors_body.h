@@ -1,0 +1,52 @@
+/* Vectors of one dtype, and loads and stores of some of their lanes. Included by micro.h once per dtype, with REAL and NAME
+ * defined; no include guard by intent. */
+
+#if defined(__GNUC__)
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL NAME(mem) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias)); /* unaligned */
+typedef SIGNED NAME(index) __attribute__((vector_size(VECTOR_BYTES)));
+INLINE NAME(vec) NAME(load)(const REAL *p) { return *(const NAME(mem) *)p; }
+INLINE void NAME(store)(REAL *p, NAME(vec) v) { *(NAME(mem) *)p = v; }
+
+/* A vector of which only the lanes in the mask are read, or written. */
+INLINE NAME(vec) NAME(load_masked)(uint16_t mask, const REAL *p) {
+#if defined(__AVX512F__)
+    return (NAME(vec))MASKED_LOAD(mask, p);
+#else
+    NAME(vec) v = {0};
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) v[j] = p[j];
+    return v;
+#endif
+}
+/* Likewise, the others from v. */
+INLINE NAME(vec) NAME(load_merged)(NAME(vec) v, uint16_t mask, const REAL *p) {
+#if defined(__AVX512F__)
+    return (NAME(vec))MASKED_MERGE(v, mask, p);
+#else
+    for (; mask; mask &= mask - 1) v[__builtin_ctz(mask)] = p[__builtin_ctz(mask)];
+    return v;
+#endif
+}
+INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
+#if defined(__AVX512F__)
+    MASKED_STORE(p, mask, v);
+#else
+    for (int j = 0; j < VL; j++)
+        if (mask >> j & 1) p[j] = v[j];
+#endif
+}
+
+/* Sum of the lanes, halves added to halves. */
+INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
+#if defined(__AVX512F__)
+    return REDUCE_ADD(v); /* GCC takes the loops below lane by lane */
+#else
+    REAL lane[VL];
+    memcpy(lane, &v, sizeof v);
+    UNROLL for (int half = VL / 2; half > 0; half /= 2)
+        UNROLL for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0];
+#endif
+}
+#endif
