@@ -66,8 +66,13 @@ def plan(x_shape, weight_shape, dy_shape, stride, padding, dilation, groups, mr,
             base = (len(offset) + tile_first) * mr * VL + (v - tile_first) * VL
             for (r, s), piece in groupby(enumerate(lanes), key=lambda entry: entry[1][:2]):
                 (lane, (_, _, channel)), *others = piece
-                start = (number * most + channel) * R * S + r * S + s
-                pieces.append((base + lane, tile_width, len(others) + 1, start))
+                where, count, start = base + lane, len(others) + 1, (number * most + channel) * R * S + r * S + s
+                if pieces and v > tile_first:  # the next vector of a tile may go on where the last one ends
+                    before, _, size, begin = pieces[-1]
+                    if (where, start) == (before + size, begin + size * R * S):
+                        where, count, start = before, size + count, begin
+                        pieces.pop()
+                pieces.append((where, tile_width, count, start))
         offset += [(r * dh * width + s * dw) * channels + before for r, s, before, _ in vectors]
     slabs.append((Cg, 0, len(offset), 0))
     table = [
