@@ -145,7 +145,8 @@ _MATMUL = [
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
-_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
+_NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
+_DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
 _MASKED = Family(
     "masked",
     "conv2d.masked",
@@ -153,9 +154,8 @@ _MASKED = Family(
     _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
 )
 _DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
-_ONE_CHANNEL = Family("depthwise", "conv2d.depthwise", _DEPTHWISE, _DEPTHWISE)
 _CONV2D = [
-    _ONE_CHANNEL,
+    _DEPTHWISE,
     _winograd(4),
     _winograd(2),
     _MASKED,
@@ -163,7 +163,7 @@ _CONV2D = [
     Family("", "conv2d", _SPARSE, _SPARSE),
 ]
 _GRAD_WEIGHT = [
-    _ONE_CHANNEL,
+    _DEPTHWISE,
     _winograd(4, "conv2d.winograd.grad_weight"),
     _winograd(2, "conv2d.winograd.grad_weight"),
     _MASKED,

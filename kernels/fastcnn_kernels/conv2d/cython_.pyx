@@ -20,7 +20,8 @@ from cython.parallel cimport prange
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
-    put_steps, real, split_row, take_steps
+    put_steps, real, split_row, take_steps,
+    zero_run
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -39,7 +40,7 @@ cdef void pad_planes(
 
     Columns are sorted by remainder modulo `stride_w`, `width` of each. Negative `top` and `left` crop.
     """
-    cdef Py_ssize_t plane, i, j, h, b, first, last, remainders = pitch // width
+    cdef Py_ssize_t plane, i, h, b, first, last, remainders = pitch // width
     cdef bint split = stride_w == 2 and remainders == 2  # both at once
     cdef const real* source
     cdef real* target
@@ -52,18 +53,15 @@ cdef void pad_planes(
                 target = planes + (plane * rows + i) * pitch + b * width
                 h = i * row_step - top
                 if h < 0 or h >= H:
-                    for j in range(pitch if split else width):
-                        target[j] = 0
+                    zero_run(target, pitch if split else width)
                     continue
                 source = image + (plane * H + h) * W - left
                 if split:
                     split_row(source, left, left + W, target, target + width, width)
                     continue
-                for j in range(first):
-                    target[j] = 0
+                zero_run(target, first)
                 take_steps(target + first, source + first * stride_w + b, stride_w, last - first)
-                for j in range(last, width):
-                    target[j] = 0
+                zero_run(target + last, width - last)
 
 
 cdef Py_ssize_t find_runs(

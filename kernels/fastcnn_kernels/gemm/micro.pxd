@@ -327,20 +327,16 @@ cdef inline void pack_rows(
 
     What is contiguous, along the rows or along runs of the sum, is read as such.
     """
-    cdef Py_ssize_t i, l = 0, first
+    cdef Py_ssize_t l = 0, first
     while l < L:
         first = l
         l += 1
-        if row_step == 1:
-            if first + AHEAD < L:
-                PREFETCH(a + l_offset[first + AHEAD])
-                PREFETCH(a + l_offset[first + AHEAD] + rows - 1)
-            copy_run(packed + first * mr, a + l_offset[first], rows)
-            for i in range(rows, mr):
-                packed[first * mr + i] = 0
-            continue
-        while l < L and l_offset[l] == l_offset[l - 1] + 1:
-            l += 1
+        if row_step > 1:
+            while l < L and l_offset[l] == l_offset[l - 1] + 1:
+                l += 1
+        elif first + AHEAD < L:
+            PREFETCH(a + l_offset[first + AHEAD])
+            PREFETCH(a + l_offset[first + AHEAD] + rows - 1)
         if l == first + 1:
             take_steps(packed + first * mr, a + l_offset[first], row_step, rows)
             zero_run(packed + first * mr + rows, mr - rows)

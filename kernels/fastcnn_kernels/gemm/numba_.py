@@ -6,7 +6,6 @@ start index stand for a C pointer.
 
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.numba_copies import (
-    copy_run,
     prefetch,
     take_steps,
     transpose,
@@ -58,16 +57,13 @@ def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset,
     while l < L:
         first = l
         l += 1
-        if row_step == 1:
-            if first + AHEAD < L:
-                ahead = a_start + l_offset[l_start + first + AHEAD]
-                prefetch(a, ahead)
-                prefetch(a, ahead + rows - 1)
-            copy_run(packed, packed_start + first * mr, a, a_start + l_offset[l_start + first], rows)
-            zero_run(packed, packed_start + first * mr + rows, mr - rows)
-            continue
-        while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
-            l += 1
+        if row_step > 1:
+            while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
+                l += 1
+        elif first + AHEAD < L:
+            ahead = a_start + l_offset[l_start + first + AHEAD]
+            prefetch(a, ahead)
+            prefetch(a, ahead + rows - 1)
         if l == first + 1:
             start = packed_start + first * mr
             take_steps(packed, start, a, a_start + l_offset[l_start + first], row_step, rows)

@@ -86,7 +86,6 @@ def take_even(typing_context, target, target_start, source, source_start, count)
     def generate(context, builder, signature, arguments):
         vector_type, target, source, count = two_runs(context, builder, signature, arguments)
         VL, intp = vector_type.count, count.type
-        even = ir.Constant(ir.VectorType(ir.IntType(32), VL), list(range(0, 2 * VL, 2)))
         int32 = ir.IntType(32)
         with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL - 1)), intp(VL))) as loop:
             done = builder.mul(loop.index, intp(VL))
@@ -100,7 +99,7 @@ def take_even(typing_context, target, target_start, source, source_start, count)
                 for first in (0, VL)
             ]  # fmt: skip
             mask = first_lanes(builder, builder.trunc(rest, int32), vector_type)
-            store_masked(builder, builder.shuffle_vector(*halves, even), target, done, mask)
+            store_masked(builder, shuffle(builder, halves[0], halves[1], range(0, 2 * VL, 2)), target, done, mask)
         return context.get_dummy_value()
 
     return signature, generate
@@ -131,8 +130,8 @@ def split_vectors(typing_context, source, source_start, begin, end, target, even
                 halves.append(load_masked(builder, source, vector_type, at, mask))
             written = first(builder.sub(n, done))
             for remainder, pointer in enumerate(targets):
-                lanes = ir.Constant(ir.VectorType(int32, VL), list(range(remainder, 2 * VL, 2)))
-                store_masked(builder, builder.shuffle_vector(*halves, lanes), pointer, done, written)
+                lanes = range(remainder, 2 * VL, 2)
+                store_masked(builder, shuffle(builder, halves[0], halves[1], lanes), pointer, done, written)
         return context.get_dummy_value()
 
     return signature, generate
@@ -160,7 +159,7 @@ def put_even(typing_context, target, target_start, source, source_start, count):
     def generate(context, builder, signature, arguments):
         vector_type, target, source, count = two_runs(context, builder, signature, arguments)
         VL, intp, int32 = vector_type.count, count.type, ir.IntType(32)
-        twice = ir.Constant(ir.VectorType(int32, VL), [j // 2 for j in range(VL)])
+        twice = [j // 2 for j in range(VL)]
         evens = ir.Constant(ir.VectorType(ir.IntType(1), VL), [1 - j % 2 for j in range(VL)])
         half = intp(VL // 2)
         with cgutils.for_range(builder, builder.sdiv(builder.add(count, intp(VL // 2 - 1)), half)) as loop:
@@ -170,9 +169,7 @@ def put_even(typing_context, target, target_start, source, source_start, count):
             mask = builder.and_(first_lanes(builder, rest, vector_type), lower)
             value = load_masked(builder, source, vector_type, done, mask)
             spread = builder.and_(first_lanes(builder, builder.mul(rest, int32(2)), vector_type), evens)
-            store_masked(
-                builder, builder.shuffle_vector(value, value, twice), target, builder.mul(done, intp(2)), spread
-            )
+            store_masked(builder, shuffle(builder, value, value, twice), target, builder.mul(done, intp(2)), spread)
         return context.get_dummy_value()
 
     return signature, generate

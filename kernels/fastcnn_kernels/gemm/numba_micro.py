@@ -10,7 +10,6 @@ from functools import partial
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
@@ -18,25 +17,21 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     broadcast_load,
     emit_call,
-    emit_either,
     emit_loop,
     emit_switch,
     lane_mask,
-    lanes_sum,
     load,
     load_masked,
     multiply_add,
     prefetch_line,
     store,
     store_masked,
-    two_runs,
     vector_type_of,
 )
 from fastcnn_kernels.numba_support import compiled
 
-#: Rows up to which a direct tile is four and three vectors wide, and the tile of dot products (as in micro.h).
-WIDE_ROWS, MIDDLE_ROWS, DOT_ROWS = (6, 9, 4) if MR > 6 else (2, 4, 2)
-DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
+#: Rows up to which a direct tile is four and three vectors wide (as in micro.h).
+WIDE_ROWS, MIDDLE_ROWS = (6, 9) if MR > 6 else (2, 4)
 OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
@@ -220,35 +215,6 @@ def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumul
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
-def _emit_dot(
-    builder, rows, columns, vector_type, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step
-):  # fmt: skip
-    """`dot` for one tile: rows x columns vector sums, whose lanes are added halves to halves."""
-    intp, VL = n.type, vector_type.count
-    tiles = [(i, j) for j in range(columns) for i in range(rows)]
-    starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
-    a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
-
-    def over_lines(line, totals):
-        a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
-
-        def over_vectors(index, totals):
-            left = [load(builder, a_row, vector_type, builder.add(start, index)) for start in a_starts]
-            results = []
-            for (i, j), total in zip(tiles, totals, strict=True):
-                if i == 0:
-                    right = load(builder, b_row, vector_type, builder.add(starts[j], index))
-                results.append(multiply_add(builder, left[i], right, total))
-            return results
-
-        return emit_loop(builder, n, VL, totals, over_vectors)
-
-    results = emit_loop(builder, lines, 1, [ir.Constant(vector_type, None)] * len(tiles), over_lines)
-    for (i, j), value in zip(tiles, results, strict=True):
-        pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
-        builder.store(builder.fadd(builder.load(pointer), lanes_sum(builder, value)), pointer)
-
-
 def _emit_masked(
     builder, rows, vectors, vector_type, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
 ):
@@ -289,63 +255,6 @@ def _emit_masked(
     inside = [lane_mask(builder, masks, builder.add(start, taps), vector_type) for start in mask_starts]
     for (i, j), result in zip(tiles, results, strict=True):
         store_masked(builder, result, c, builder.add(builder.mul(ldc, intp(i)), intp(j * VL)), inside[j])
-
-
-def _emit_masked_dot(
-    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps,
-    sums, sums_step,
-):  # fmt: skip
-    """`masked_dot` for one tile: rows x columns vector sums."""
-    intp, VL = taps.type, vector_type.count
-    tiles = [(i, j) for j in range(columns) for i in range(rows)]
-    places = [builder.add(builder.mul(sums_step, intp(i)), intp(j * VL)) for i, j in tiles]
-    starts, column_taps = (
-        [builder.load(builder.gep(each, [intp(j)])) for j in range(columns)] for each in (offset, tap)
-    )
-    a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
-
-    def over_images(image, totals):
-        a_plane = builder.gep(a, [builder.mul(image, a_image)])
-        b_plane = builder.gep(b, [builder.mul(image, b_image)])
-
-        def over_vectors(vector, totals):
-            pixel = builder.mul(vector, intp(VL))
-            mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(1)))])
-            inside = lane_mask(builder, mask, taps, vector_type)
-
-            def products(load_left, load_right):
-                left = [load_left(builder.add(start, pixel)) for start in a_starts]
-                results = []
-                for (i, j), total in zip(tiles, totals, strict=True):
-                    if i == 0:
-                        right = load_right(builder.add(starts[j], pixel), column_taps[j])
-                    results.append(multiply_add(builder, left[i], right, total))
-                return results
-
-            def whole():  # all lanes: reading masks takes longer than the products
-                return products(
-                    lambda place: load(builder, a_plane, vector_type, place),
-                    lambda place, tap: load(builder, b_plane, vector_type, place),
-                )
-
-            def partly():
-                return products(
-                    lambda place: load_masked(builder, a_plane, vector_type, place, inside),
-                    lambda place, tap: load_masked(
-                        builder, b_plane, vector_type, place, lane_mask(builder, mask, tap, vector_type)
-                    ),
-                )
-
-            first = builder.load(mask)
-            all_lanes = builder.icmp_signed("==", first, first.type((1 << VL) - 1))
-            one_tap = builder.icmp_signed("==", taps, intp(1))
-            return emit_either(builder, builder.and_(one_tap, all_lanes), whole, partly)
-
-        return emit_loop(builder, vectors, 1, totals, over_vectors)
-
-    start = [load(builder, sums, vector_type, place) for place in places]
-    for place, result in zip(places, emit_loop(builder, images, 1, start, over_images), strict=True):
-        store(builder, result, sums, place)
 
 
 @intrinsic
@@ -432,44 +341,6 @@ def _outer_code(typing_context, vectors, L, many, step, few, tile, accumulate):
     return types.void(vectors, L, many, step, few, tile, accumulate), generate
 
 
-def _dot_tiles():
-    """Tiles of dot products that have code: (rows, columns)."""
-    for rows in range(1, DOT_ROWS + 1):
-        for columns in range(1, (DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS) + 1):
-            yield rows, columns
-
-
-@intrinsic
-def _dot_code(typing_context, rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step):
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[4])
-        key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
-        cases = [(r * 16 + c, partial(_emit_dot, builder, r, c, vector_type, *arguments[2:])) for r, c in _dot_tiles()]
-        emit_switch(builder, key, cases)
-        return context.get_dummy_value()
-
-    return types.void(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step), generate
-
-
-@intrinsic
-def _masked_dot_code(
-    typing_context, rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums,
-    sums_step,
-):  # fmt: skip
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[4])
-        key = builder.add(builder.mul(arguments[0], arguments[0].type(16)), arguments[1])
-        cases = [
-            (r * 16 + c, partial(_emit_masked_dot, builder, r, c, vector_type, *arguments[2:])) for r, c in _dot_tiles()
-        ]
-        emit_switch(builder, key, cases)
-        return context.get_dummy_value()
-
-    return types.void(
-        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
-    ), generate
-
-
 def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
     _micro_code(mr, columns, L, a, b, b_step, c, ldc, accumulate)
 
@@ -494,20 +365,8 @@ def _outer(vectors, L, many, step, few, tile, accumulate):
     _outer_code(vectors, L, many, step, few, tile, accumulate)
 
 
-def _dot(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step):
-    _dot_code(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, sums_step)
-
-
 def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
     _masked_code(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc)
-
-
-def _masked_dot(
-    rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
-):
-    _masked_dot_code(
-        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
-    )
 
 
 @intrinsic
@@ -577,21 +436,6 @@ def outer(typing_context, vectors, L, many, many_start, step, few, few_start, ti
 
 
 @intrinsic
-def dot(typing_context, rows, columns, lines, n, a, a_start, a_step, a_line, b, b_start, b_line, offset, offset_start,
-        sums, sums_start, sums_step):  # fmt: skip
-    """``sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel]`` over lines of n pixels: whole vectors."""
-    intp = types.intp
-
-    def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, sums, intp)
-        return emit_call(context, builder, _dot, kinds, arguments)
-
-    return types.void(
-        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, sums, intp, intp
-    ), generate
-
-
-@intrinsic
 def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, source_start, channel_step, offset,
            offset_start, masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
     """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro.h)."""
@@ -622,34 +466,3 @@ def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, sour
         intp,
         intp,
     ), generate
-
-
-@intrinsic
-def masked_dot(typing_context, rows, columns, images, vectors, a, a_start, a_step, a_image, b, b_start, b_image, offset,
-               offset_start, tap, tap_start, masks, masks_start, taps, sums, sums_start, sums_step):  # fmt: skip
-    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see products_body.h)."""
-    intp = types.intp
-
-    def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, tap, masks, intp, sums, intp)
-        return emit_call(context, builder, _masked_dot, kinds, arguments)
-
-    return types.void(
-        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, tap, intp, masks, intp, intp, sums,
-        intp, intp,
-    ), generate  # fmt: skip
-
-
-@intrinsic
-def add_lanes(typing_context, sums, sums_start, out, out_start, count):
-    """``out[i]`` = sum of the lanes of vector i."""
-    signature = types.void(sums, types.intp, out, types.intp, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        vector_type, sums, out, count = two_runs(context, builder, signature, arguments)
-        with cgutils.for_range(builder, count) as loop:
-            value = load(builder, sums, vector_type, builder.mul(loop.index, count.type(vector_type.count)))
-            builder.store(lanes_sum(builder, value), builder.gep(out, [loop.index]))
-        return context.get_dummy_value()
-
-    return signature, generate

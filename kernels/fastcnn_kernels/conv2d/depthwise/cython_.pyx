@@ -18,7 +18,7 @@ from fastcnn_kernels.conv2d.depthwise.rows cimport (
     HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, dot_whole, gather_rows, gather_whole, scatter_rows
 )
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
-from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real
+from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real, zero_run
 
 from fastcnn_kernels.conv2d.depthwise import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -203,7 +203,7 @@ cdef void dot_channels(
     cdef Py_ssize_t K = table[0], multiplier = table[1], H = table[2], W = table[3], P = table[4], Q = table[5]
     cdef Py_ssize_t images = table[10], chunks = table[11], KB = table[12], NB = table[13], vectors = table[14]
     cdef Py_ssize_t C = K // multiplier, taps = table[8] * table[8], blocks = (K + KB - 1) // KB, task, chunk
-    cdef Py_ssize_t first, last, n, end, k, i
+    cdef Py_ssize_t first, last, n, end, k
     cdef int size = <int>table[8], stride = <int>table[9]
     cdef real* sums
     for task in range(chunks * blocks * worker // workers, chunks * blocks * (worker + 1) // workers):
@@ -211,8 +211,7 @@ cdef void dot_channels(
         first = task % blocks * KB
         last = min(K, first + KB)
         sums = partial + chunk * K * taps
-        for i in range(first * taps, last * taps):
-            sums[i] = 0
+        zero_run(sums + first * taps, (last - first) * taps)
         n = images * chunk // chunks
         end = images * (chunk + 1) // chunks
         while n < end:

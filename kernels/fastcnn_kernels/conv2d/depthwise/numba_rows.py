@@ -18,6 +18,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     lanes_sum,
     load_masked,
     multiply_add,
+    shuffle,
     store_masked,
     vector_type_of,
 )
@@ -48,10 +49,6 @@ def _inside(builder, position, size):
     return builder.icmp_unsigned("<", position, size)
 
 
-def _shuffled(builder, x, y, lanes):
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-
 def _taps(builder, size, weight, vector_type):
     """Function of a tap's index: a filter of 9 taps stays in registers, of 25 each is read again for every product."""
     read = partial(broadcast_load, builder, weight, vector_type=vector_type)
@@ -69,7 +66,7 @@ def _load_taps(builder, source, vector_type, offset, masks):
     ]
     if len(vectors) == 1:
         return vectors
-    return [_shuffled(builder, vectors[0], vectors[1], list(range(first, 2 * VL, 2))) for first in (0, 1)]
+    return [shuffle(builder, vectors[0], vectors[1], range(first, 2 * VL, 2)) for first in (0, 1)]
 
 
 def _emit_gather(
@@ -187,7 +184,7 @@ def _emit_scatter(
             for v in range(2):
                 lanes = [v * VL // 2 + j // 2 + j % 2 * VL for j in range(VL)]
                 offset = builder.add(builder.mul(pitch, intp(i)), intp(v * VL))
-                store_masked(builder, _shuffled(builder, even, odd, lanes), out, offset, masks[v])
+                store_masked(builder, shuffle(builder, even, odd, lanes), out, offset, masks[v])
 
 
 def _emit_dots(

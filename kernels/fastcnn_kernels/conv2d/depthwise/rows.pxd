@@ -38,13 +38,13 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
         const double* weight, double* out, Py_ssize_t pitch, Py_ssize_t h, Py_ssize_t first, Py_ssize_t end,
         Py_ssize_t columns
     )
-    void dot_whole_f64(
-        int size, Py_ssize_t vectors, Py_ssize_t images, const double* plane, Py_ssize_t plane_step, Py_ssize_t W,
-        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, const uint16_t* masks, double* out
-    )
     void dot_whole_f32(
         int size, Py_ssize_t vectors, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t W,
         Py_ssize_t top, Py_ssize_t left, const float* dy, Py_ssize_t dy_step, const uint16_t* masks, float* out
+    )
+    void dot_whole_f64(
+        int size, Py_ssize_t vectors, Py_ssize_t images, const double* plane, Py_ssize_t plane_step, Py_ssize_t W,
+        Py_ssize_t top, Py_ssize_t left, const double* dy, Py_ssize_t dy_step, const uint16_t* masks, double* out
     )
     void dot_planes_f32(
         int size, int stride, Py_ssize_t images, const float* plane, Py_ssize_t plane_step, Py_ssize_t H, Py_ssize_t W,

@@ -26,7 +26,8 @@ from cython.parallel cimport prange
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
-    even_tile, pack_rows, panel_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps, transpose
+    even_tile, pack_rows, panel_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps,
+    transpose, zero_run
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
@@ -50,8 +51,7 @@ cdef void pad_block(
     cdef Py_ssize_t rows = table[10], width = table[11], c, f, i, h, b, first, last
     cdef real* target = planes
     if clear:
-        for i in range(channels * F * rows * width):
-            planes[i] = 0
+        zero_run(planes, channels * F * rows * width)
     if sw == 2 and F > 1 and phases[1] != phases[3]:  # both remainders of a row at once
         for c in range(channels):
             for f in range(0, F, 2):
@@ -79,9 +79,8 @@ cdef void pad_block(
 
 cdef void clear_slack(real* planes, const Py_ssize_t* table, Py_ssize_t F) noexcept nogil:
     """Zeros behind the planes, where the last tile reads: they may meet zeros of dy, and denormals would be slow."""
-    cdef Py_ssize_t i
-    for i in range(table[3] * F * table[10] * table[11], table[14]):
-        planes[i] = 0
+    cdef Py_ssize_t size = table[3] * F * table[10] * table[11]
+    zero_run(planes + size, table[14] - size)
 
 
 cdef void pool_block(
@@ -340,7 +339,7 @@ cdef void widen_rows(
     Py_ssize_t PB, Py_ssize_t step,
 ) noexcept nogil:
     """Copy rows [p, p + PB) of M channels of dy into rows of `width`, zeros past Q and past the last row."""
-    cdef Py_ssize_t m, i, j, count = min(PB, P - p)
+    cdef Py_ssize_t m, i, count = min(PB, P - p)
     cdef const real* source
     cdef real* target
     for m in range(M):
@@ -348,10 +347,8 @@ cdef void widen_rows(
         for i in range(count):
             source = dy + (m * P + p + i) * Q
             copy_run(target + i * width, source, Q)
-            for j in range(Q, width):
-                target[i * width + j] = 0
-        for j in range(count * width, step):
-            target[j] = 0
+            zero_run(target + i * width + Q, width - Q)
+        zero_run(target + count * width, step - count * width)
 
 
 cdef void dot_blocks(
@@ -389,8 +386,7 @@ cdef void dot_blocks(
         chunk = task % chunks
         g = task // chunks
         sums = partial + (chunk * groups + g) * M * L
-        for i in range(M * L):
-            sums[i] = 0
+        zero_run(sums, M * L)
         block = N * blocks * chunk // chunks
         end = N * blocks * (chunk + 1) // chunks
         cleared = -1

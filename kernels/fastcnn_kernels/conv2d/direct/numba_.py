@@ -19,20 +19,18 @@ from fastcnn_kernels.gemm.numba_copies import (
     transpose,
     zero_run,
 )
+from fastcnn_kernels.gemm.numba_dots import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    dot,
+)
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import (
-    DOT_COLUMNS,
-    DOT_COLUMNS_OF_ONE_ROW,
-    DOT_ROWS,
-    direct,
-    dot,
-    spread,
-    tile_vectors,
-)
+from fastcnn_kernels.gemm.numba_micro import direct, spread, tile_vectors
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room

@@ -20,7 +20,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, even_tile,
-    has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile
+    has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile, zero_run
 )
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
@@ -225,8 +225,7 @@ cdef void masked_dots(
         first = task // (chunks * row_blocks) * group_block
         last = min(groups, first + group_block)
         group_size = column_tiles * row_tiles * tile_size
-        for i in range((last - first) * group_size):
-            sums[i] = 0
+        zero_run(sums, (last - first) * group_size)
         for n in range((end - begin + image_block - 1) // image_block):
             n = begin + n * image_block
             images = min(image_block, end - n)

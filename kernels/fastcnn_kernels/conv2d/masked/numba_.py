@@ -15,20 +15,19 @@ from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     zero_run,
 )
+from fastcnn_kernels.gemm.numba_dots import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    add_lanes,
+    masked_dot,
+)
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import (
-    DOT_COLUMNS,
-    DOT_COLUMNS_OF_ONE_ROW,
-    DOT_ROWS,
-    add_lanes,
-    masked,
-    masked_dot,
-    tile_vectors,
-)
+from fastcnn_kernels.gemm.numba_micro import masked, tile_vectors
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import flat, threaded
 from fastcnn_kernels.prepacked import keep, room

@@ -22,7 +22,7 @@ from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, wh
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
     FILTER, HAS_TRANSFORMS, image_rows, lanes_to_rows, patches, rows_to_lanes
 )
-from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose
+from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose, zero_run
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -43,14 +43,13 @@ cdef void pack_part(
 ) noexcept nogil:
     """Nine taps of channel c of the sum, which stands for a part of a larger filter: packed[tap][mr]."""
     cdef Py_ssize_t row_step = table[12], R = table[18], S = table[19], across = table[20], channels = table[21]
-    cdef Py_ssize_t part = c // channels, t, r, s, i
+    cdef Py_ssize_t part = c // channels, t, r, s
     source += c % channels * table[13]
     for t in range(9):
         r = part // across * 3 + t // 3
         s = part % across * 3 + t % 3
         if r >= R or s >= S:
-            for i in range(mr):
-                packed[t * tap_step + i] = 0
+            zero_run(packed + t * tap_step, mr)
             continue
         if table[15]:
             r = R - 1 - r

@@ -15,6 +15,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     load,
     load_masked,
     multiply_add,
+    shuffle,
     store,
     store_masked,
     vector_type_of,
@@ -165,8 +166,7 @@ def patches(
 
 def _shuffle(builder, x, y, lane):
     """Lane j of the result is lane ``lane(j)`` of x followed by y."""
-    lanes = [lane(j) for j in range(x.type.count)]
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+    return shuffle(builder, x, y, [lane(j) for j in range(x.type.count)])
 
 
 def _even(j):

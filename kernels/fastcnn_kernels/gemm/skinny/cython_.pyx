@@ -17,7 +17,7 @@ from cython.parallel cimport prange
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile, micro,
-    outer, pack_rows, panel_rows, panel_width, real, transpose
+    outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
 )
 
 from fastcnn_kernels.gemm.skinny import blocking, geometry
@@ -45,8 +45,7 @@ cdef void dot_columns(
             row = row_tile * rows
             height = min(rows, F - row)
             left = few + z * table[4] + row * L
-            for i in range(rows * columns):
-                tile[i] = 0
+            zero_run(tile, rows * columns)
             if whole > 0:
                 dot(<int>height, <int>width, 1, whole, left, L, 0, right, 0, offset, tile, columns)
             for i in range(height):
@@ -164,8 +163,7 @@ cdef void stream_columns(
                 if columns < NR:
                     for l in range(count):
                         copy_run(packed + l * NR, right + l * K, columns)
-                        for j in range(columns, NR):
-                            packed[l * NR + j] = 0
+                        zero_run(packed + l * NR + columns, NR - columns)
                     right = packed
                     right_step = NR
                 for i in range(row_panels):

@@ -9,21 +9,18 @@ from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
 )
+from fastcnn_kernels.gemm.numba_dots import (
+    DOT_COLUMNS,
+    DOT_COLUMNS_OF_ONE_ROW,
+    DOT_ROWS,
+    dot,
+)
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import (
-    DOT_COLUMNS,
-    DOT_COLUMNS_OF_ONE_ROW,
-    DOT_ROWS,
-    OUTER_ROWS,
-    OUTER_VECTORS,
-    dot,
-    micro,
-    outer,
-)
+from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, micro, outer
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded

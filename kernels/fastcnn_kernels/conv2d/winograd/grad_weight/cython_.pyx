@@ -10,7 +10,9 @@ from cython.parallel cimport prange
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.transforms cimport GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, patches, watch
-from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, micro, panel_rows, panel_width, put_steps, real, transpose
+from fastcnn_kernels.gemm.micro cimport (
+    VECTOR_BYTES, micro, panel_rows, panel_width, put_steps, real, transpose, zero_run
+)
 
 from fastcnn_kernels.conv2d.channels_last import cython_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
@@ -29,7 +31,7 @@ cdef void transform_channels(
 ) noexcept nogil:
     """Patches of one segment of tiles in `lanes` channels, lanes of `target`; the last argument is scratch."""
     cdef int VL = panel_width(planes) // 2
-    cdef Py_ssize_t size = m + 2 if kind == IMAGE else m, columns = segment[3] * m + size - m, i, j, h
+    cdef Py_ssize_t size = m + 2 if kind == IMAGE else m, columns = segment[3] * m + size - m, i, h
     cdef Py_ssize_t column = left + segment[2] * m, begin, end
     cdef real* row = columns_of_lanes
     for i in range(size):
@@ -39,12 +41,10 @@ cdef void transform_channels(
         else:
             begin = min(columns, max(0, -column))
             end = max(begin, min(columns, W - column))
-        for j in range(begin * VL):
-            row[j] = 0
+        zero_run(row, begin * VL)
         if begin < end:
             transpose(planes + h * W + column + begin, plane_step, lanes, end - begin, row + begin * VL, VL, VL)
-        for j in range(end * VL, columns * VL):
-            row[j] = 0
+        zero_run(row + end * VL, (columns - end) * VL)
         row += columns * VL
     patches(
         kind, m, segment[3], lanes, columns_of_lanes, m * VL, columns * VL, VL, target + segment[4] * target_step,
