@@ -22,8 +22,13 @@ ROOT = Path(__file__).parent
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").glob("fastcnn_kernels/**/cython_.pyx")
 )
-PROBE = "kernels/fastcnn_kernels/cpu_probe.pyx"
-if not SOURCES or not (ROOT / PROBE).exists():
+# Extensions without vector code, each built once.
+PLAIN = {
+    "fastcnn.recall": "fastcnn/recall.pyx",
+    "fastcnn_kernels.cpu_probe": "kernels/fastcnn_kernels/cpu_probe.pyx",
+    "fastcnn_kernels.recycled": "kernels/fastcnn_kernels/recycled.pyx",
+}
+if not SOURCES or not all((ROOT / source).exists() for source in PLAIN.values()):
     raise SystemExit("setup.py: no Cython source found under kernels/fastcnn_kernels; is the source tree complete?")
 
 # Folder name of each level -> the compiler flag that selects it (GCC and Clang).
@@ -120,7 +125,7 @@ def name_of(source, level):
 
 setup(
     ext_modules=[
-        extension("fastcnn_kernels.cpu_probe", PROBE),
+        *(extension(name, source) for name, source in PLAIN.items()),
         *(extension(name_of(source, level), source) for source in SOURCES for level in LEVELS),
     ],
     cmdclass={"build_ext": BuildPerLevel},

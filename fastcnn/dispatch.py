@@ -28,8 +28,8 @@ BACKEND = Setting("backend", lambda: table.BACKENDS, lambda name: table.unavaila
 ALGORITHM = Setting("algorithm", lambda: table.ALGORITHMS)
 
 
-def run(steps: list[Step], backend: str | None) -> None:
-    """Run each of `steps` on the first kernel that takes it.
+def run(steps: list[Step], backend: str | None) -> "list[Chosen]":
+    """Run each of `steps` on the first kernel that takes it, and return what ran.
 
     Raises
     ------
@@ -39,11 +39,13 @@ def run(steps: list[Step], backend: str | None) -> None:
         If an algorithm was asked for that does not apply to a call.
     """
     choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
+    ran = []
     for step in steps:
-        if _observers:
-            for observe in _observers:
-                observe(step)
-        launch(_known(step, choice, algorithm), step)
+        for observe in _observers:
+            observe(step)
+        ran.append(chosen := _known(step, choice, algorithm))
+        launch(chosen, step)
+    return ran
 
 
 def launch(chosen: "Chosen", step: Step) -> None:
@@ -69,9 +71,9 @@ def choose(step: Step) -> "Chosen":
     return _known(step, BACKEND.chosen(), ALGORITHM.chosen())
 
 
-def settings() -> tuple[Any, ...]:
-    """Return all but the call that decides what `choose` returns."""
-    return BACKEND.chosen(), ALGORITHM.chosen(), threads.get_num_threads(), _generation
+def settings(backend: str | None = None) -> tuple[Any, ...]:
+    """Return all but the call that decides what `choose` and `run` take, and whether somebody observes that."""
+    return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation, bool(_observers)
 
 
 @contextmanager

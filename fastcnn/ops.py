@@ -8,10 +8,24 @@ from numpy.typing import ArrayLike
 
 from fastcnn import calls, dispatch
 from fastcnn.arrays import deliver
+from fastcnn.recall import UNKNOWN, again, remember
 
 PairOption = int | tuple[int, int]
 PaddingOption = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+def _perform(build: Any, arguments: tuple[Any, ...], backend: str | None, out: np.ndarray | None = None) -> Any:
+    """Run the steps that `build` makes of a call, unless they are known already; return the op's result."""
+    settings = dispatch.settings(backend)
+    result = again(build, arguments, settings)
+    if result is UNKNOWN:
+        steps, result = build(*arguments)
+        chosen = dispatch.run(steps, backend)
+        if out is None or np.may_share_memory(result, out):
+            remember(build, arguments, settings, steps, chosen, result)
+        result = deliver(result, out)
+    return result
 
 
 def conv2d(
@@ -71,9 +85,8 @@ def conv2d(
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    steps, result = calls.conv2d(x, weight, bias, stride, padding, dilation, groups, activation, max_pool, out)
-    dispatch.run(steps, backend)
-    return deliver(result, out)
+    options = (stride, padding, dilation, groups, activation, max_pool)
+    return _perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
 
 
 def conv2d_backward(
@@ -114,9 +127,7 @@ def conv2d_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `conv2d`.
     """
-    steps, gradients = calls.conv2d_backward(dy, x, weight, stride, padding, dilation, groups, output_mask)
-    dispatch.run(steps, backend)
-    return gradients
+    return _perform(calls.conv2d_backward, (dy, x, weight, stride, padding, dilation, groups, output_mask), backend)
 
 
 def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
@@ -148,9 +159,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    steps, result = calls.matmul(a, b, out)
-    dispatch.run(steps, backend)
-    result = deliver(result, out)
+    result = _perform(calls.matmul, (a, b, out), backend, out)
     return result if out is not None or result.ndim else result[()]
 
 
@@ -184,9 +193,7 @@ def linear(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    steps, result = calls.linear(x, weight, bias, out)
-    dispatch.run(steps, backend)
-    return deliver(result, out)
+    return _perform(calls.linear, (x, weight, bias, out), backend, out)
 
 
 def linear_backward(
@@ -221,9 +228,7 @@ def linear_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    steps, gradients = calls.linear_backward(dy, x, weight, output_mask)
-    dispatch.run(steps, backend)
-    return gradients
+    return _perform(calls.linear_backward, (dy, x, weight, output_mask), backend)
 
 
 #: Op by name -> the function and what builds its calls.

@@ -52,7 +52,9 @@ def check_archives(folder):
         "gemm/products_body.h",
         "gemm/micro.pxd",
         "conv2d/epilogue.pxd",
+        "fastcnn/recall.pyx",
         "fastcnn_kernels/cpu_probe.pyx",
+        "fastcnn_kernels/recycled.pyx",
     ]
     with tarfile.open(sdist) as archive:
         check_names(archive.getnames(), [*sources, "fastcnn/py.typed", "LICENSE"])

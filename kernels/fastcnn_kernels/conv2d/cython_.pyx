@@ -16,7 +16,9 @@ NumPy row, which clips every tap to the image, computes the call (``handover``).
 import numpy as np
 
 from cython.parallel cimport prange
+from libc.string cimport memset
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
@@ -283,25 +285,30 @@ def run_pad_planes(planes, const real[:, :, :, ::1] image not None, real[::1] ta
         )
 
 
-def any_nonfinite(const real[::1] values not None, int num_threads):
+def any_nonfinite(values, int num_threads):
     """Whether any value is NaN or infinite."""
-    cdef Py_ssize_t size = values.shape[0], worker
+    cdef Py_ssize_t size = values.size, first, worker
     cdef int workers = packing_threads(size, num_threads), found = 0
+    cdef const float* singles = <const float*>address(values) if values.itemsize == 4 else NULL
+    cdef const double* doubles = <const double*>address(values)
     if workers == 1:
-        return size > 0 and has_nonfinite(&values[0], size)
+        return has_nonfinite(doubles, size) if singles == NULL else has_nonfinite(singles, size)
     for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
-        found |= has_nonfinite(
-            &values[size * worker // workers], size * (worker + 1) // workers - size * worker // workers
-        )
+        first = size * worker // workers
+        if singles == NULL:
+            found |= has_nonfinite(doubles + first, size * (worker + 1) // workers - first)
+        else:
+            found |= has_nonfinite(singles + first, size * (worker + 1) // workers - first)
     return found != 0
 
 
-def set_zero(real[::1] values not None, int num_threads):
+def set_zero(values, int num_threads):
     """Set all values to zero."""
-    cdef Py_ssize_t size = values.shape[0], worker, i
+    cdef Py_ssize_t size = values.nbytes, first, worker
+    cdef char* start = <char*>address(values)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        for i in range(size * worker // num_threads, size * (worker + 1) // num_threads):
-            values[i] = 0
+        first = size * worker // num_threads
+        memset(start + first, 0, size * (worker + 1) // num_threads - first)
 
 
 def planes_of(planes, image, num_threads):
@@ -317,7 +324,7 @@ def run_plan(plan, image, weight, bias, out, activation, pool, packed, num_threa
     """Run a `geometry.Plan`: copy the planes, then one product after the other."""
     source = planes_of(plan.planes, image, num_threads)
     if not plan.covers_out:
-        set_zero(out.reshape(-1), num_threads)
+        set_zero(out, num_threads)
     for product in plan.products:
         run_product(
             product, source, weight.reshape(-1), bias, out.reshape(-1), activation, pool, packed, num_threads
@@ -330,7 +337,7 @@ def conv2d(
 ):
     """Forward convolution."""
     plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, dilation, groups, max_pool)
-    if plan.planes.pads and remembered(packed, "nonfinite", any_nonfinite, weight.reshape(-1), num_threads):
+    if plan.planes.pads and remembered(packed, "nonfinite", any_nonfinite, weight, num_threads):
         return False
     run_plan(plan, x, weight, bias, out, geometry.ACTIVATIONS[activation], max_pool, packed, num_threads)
     return True
@@ -340,7 +347,7 @@ def conv2d(
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, dilation, groups)
-    if plan.planes.pads and any_nonfinite(weight.reshape(-1), num_threads):
+    if plan.planes.pads and any_nonfinite(weight, num_threads):
         return False
     run_plan(plan, dy, weight, None, out, 0, 1, None, num_threads)
     return True

@@ -19,10 +19,9 @@ A tile of rows by columns of them is summed lane by lane. The sum over images an
 the shape.
 """
 
-import numpy as np
-
 from cython.parallel cimport prange
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
@@ -262,76 +261,86 @@ cdef void direct_blocks(
                 )
 
 
-def run_plan(
-    plan, const real[:, :, :, ::1] image not None, const real[::1] weight not None, const real[::1] bias,
-    real[::1] out not None, int activation, packed, int num_threads,
-):
-    """Allocate the workspace of a `geometry.Plan` and run it."""
-    cdef const Py_ssize_t[::1] table = plan.table, weight_steps = plan.weight_steps, offset = plan.offset
-    cdef const Py_ssize_t[::1] weight_offset = plan.weight_offset
-    cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
-    cdef Py_ssize_t product_count = products.shape[0], F = phases.shape[0], worker
-    cdef Py_ssize_t scratch_step = MR * 4 * panel_width(&image[0, 0, 0, 0]) + <Py_ssize_t>plan.scratch_size
-    dtype = np.float32 if real is float else np.float64
+cdef bint run_plan(
+    plan, image, weight, bias, out, real* out_start, int activation, packed, int num_threads
+) except -1:
+    """Allocate the workspace of a `geometry.Plan` and run it, unless a weight is not finite where it pads."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* phases = <const Py_ssize_t*>address(plan.phases)
+    cdef const Py_ssize_t* products = <const Py_ssize_t*>address(plan.products)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
+    cdef const Py_ssize_t* weight_steps = <const Py_ssize_t*>address(plan.weight_steps)
+    cdef const Py_ssize_t* weight_offset = <const Py_ssize_t*>address(plan.weight_offset)
+    cdef const real* image_start = <const real*>address(image)
+    cdef const real* weight_start = <const real*>address(weight)
+    cdef Py_ssize_t product_count = len(plan.products), F = len(plan.phases), packed_size = plan.packed_size, worker
+    cdef Py_ssize_t scratch_step = MR * 4 * panel_width(out_start) + <Py_ssize_t>plan.scratch_size
     cdef bint channels = table[16]
-    cdef int mr = panel_height(&image[0, 0, 0, 0], table[2], channels)
-    order = ("channels" if channels else "plain", mr, table[2])
-    filters, filled = room(packed, order, plan.packed_size, dtype)
-    cdef real[::1] a_packed = filters
-    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
-    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef const real[::1] bias_panels = padded_bias(
-        None if bias is None else np.asarray(bias), table[1], table[2], mr
-    )
-    cdef const real* bias_start = &bias_panels[0] if bias_panels is not None else NULL
+    cdef int mr = panel_height(out_start, table[2], channels), packers = packing_threads(packed_size, num_threads)
+    if plan.pads and remembered(packed, "nonfinite", any_nonfinite, weight, num_threads):
+        return False
     if not plan.covers_out:
-        set_zero(np.asarray(out), num_threads)
+        set_zero(out, num_threads)
     if product_count == 0:
-        return
+        return True
+    order = ("channels" if channels else "plain", mr, table[2])
+    filters, filled = room(packed, order, packed_size, out.dtype)
+    workspace = empty(num_threads * scratch_step, out.dtype)
+    bias = padded_bias(bias, table[1], table[2], mr)
+    cdef real* a_packed = <real*>address(filters)
+    cdef real* scratch = <real*>address(workspace)
+    cdef const real* bias_start = <const real*>address(bias)
     if not filled:
-        if packers == 1:
+        if packers == 1:  # a parallel region of one thread takes a microsecond
             pack_filters(
-                &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
-                &weight_offset[0], channels, 0, 1,
+                weight_start, a_packed, table[1], table[2], products, product_count, weight_steps, weight_offset,
+                channels, 0, 1,
             )
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
                 pack_filters(
-                    &weight[0], &a_packed[0], table[1], table[2], &products[0, 0], product_count, &weight_steps[0],
-                    &weight_offset[0], channels, worker, packers,
+                    weight_start, a_packed, table[1], table[2], products, product_count, weight_steps, weight_offset,
+                    channels, worker, packers,
                 )
         keep(packed, order, filters)
+    if num_threads == 1:
+        with nogil:
+            direct_blocks(
+                image_start, a_packed, bias_start, out_start, table, phases, F, products, offset, product_count,
+                activation, scratch, scratch_step, 0, 1,
+            )
+        return True
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         direct_blocks(
-            &image[0, 0, 0, 0], &a_packed[0], bias_start, &out[0], &table[0], &phases[0, 0], F, &products[0, 0],
-            &offset[0], product_count, activation, &scratch[0], scratch_step, worker, num_threads,
+            image_start, a_packed, bias_start, out_start, table, phases, F, products, offset, product_count,
+            activation, scratch, scratch_step, worker, num_threads,
         )
+    return True
 
 
 @to_numpy_row
 def conv2d(
-    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
+    *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
 ):
     """Forward convolution."""
+    cdef int clamp = ACTIVATIONS[activation]
     plan = geometry.forward(
         x.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize, max_pool
     )
-    if plan.pads and remembered(packed, "nonfinite", any_nonfinite, weight.reshape(-1), num_threads):
-        return False
-    run_plan(plan, x, weight.reshape(-1), bias, out.reshape(-1), ACTIVATIONS[activation], packed, num_threads)
-    return True
+    if out.itemsize == 4:
+        return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
+    return run_plan(plan, x, weight, bias, out, <double*>address(out), clamp, packed, num_threads)
 
 
 @to_numpy_row
-def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
+def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
         dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
     )
-    if plan.pads and any_nonfinite(weight.reshape(-1), num_threads):
-        return False
-    run_plan(plan, dy, weight.reshape(-1), None, out.reshape(-1), 0, None, num_threads)
-    return True
+    if out.itemsize == 4:
+        return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
+    return run_plan(plan, dy, weight, None, out, <double*>address(out), 0, None, num_threads)
 
 
 cdef void widen_rows(
@@ -427,40 +436,50 @@ cdef void dot_blocks(
                     line += count
 
 
-def run_weight_plan(
-    plan, const real[:, :, :, ::1] dy not None, const real[:, :, :, ::1] x not None, real[::1] out not None,
-    int num_threads,
-):
+cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) except -1:
     """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
-    cdef const Py_ssize_t[::1] table = plan.table, offset = plan.offset
-    cdef const Py_ssize_t[:, ::1] phases = plan.phases, products = plan.products
-    cdef Py_ssize_t M = table[2], F = phases.shape[0], L = offset.shape[0], worker
-    cdef int NR = panel_width(&dy[0, 0, 0, 0])
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* phases = <const Py_ssize_t*>address(plan.phases)
+    cdef const Py_ssize_t* products = <const Py_ssize_t*>address(plan.products)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
+    cdef const real* dy_start = <const real*>address(dy)
+    cdef const real* x_start = <const real*>address(x)
+    cdef Py_ssize_t M = table[2], F = len(plan.phases), L = plan.offset.size, size = out.size, worker
+    cdef Py_ssize_t VL = panel_width(out_start) // 2
     cdef Py_ssize_t rows_step = 0, pixels = blocking.DOT_PIXELS  # large rows of whole vectors are read where they lie
-    if dy.shape[3] % (NR // 2) != 0 or dy.shape[2] * dy.shape[3] < pixels:
-        rows_step = (table[12] * table[11] + NR // 2 - 1) // (NR // 2) * (NR // 2)
+    if products[1] % VL != 0 or products[0] * products[1] < pixels:
+        rows_step = (table[12] * table[11] + VL - 1) // VL * VL
     cdef Py_ssize_t chunks = min(blocking.WEIGHT_CHUNKS // table[1] + 1, table[0] * table[13])
     cdef Py_ssize_t image_size = M * rows_step + table[14], images = blocking.images_at_a_time(
         rows_step, table[13], (table[0] + chunks - 1) // chunks, image_size * sizeof(real)
     )
     cdef Py_ssize_t scratch_step = images * image_size
-    dtype = np.float32 if real is float else np.float64
-    cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
-    cdef real[::1] partial = out if chunks == 1 else empty(chunks * out.shape[0], dtype)
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        dot_blocks(
-            &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &partial[0], &table[0], &phases[0, 0], F, &products[0, 0], &offset[0], L,
-            chunks, &scratch[0], scratch_step, rows_step, images, pixels, worker, num_threads,
-        )
+    workspace = empty(num_threads * scratch_step + (chunks * size if chunks > 1 else 0), out.dtype)
+    cdef real* scratch = <real*>address(workspace)
+    cdef real* partial = scratch + num_threads * scratch_step if chunks > 1 else out_start
+    if num_threads == 1:
+        with nogil:
+            dot_blocks(
+                dy_start, x_start, partial, table, phases, F, products, offset, L, chunks, scratch, scratch_step,
+                rows_step, images, pixels, 0, 1,
+            )
+    else:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            dot_blocks(
+                dy_start, x_start, partial, table, phases, F, products, offset, L, chunks, scratch, scratch_step,
+                rows_step, images, pixels, worker, num_threads,
+            )
     if chunks > 1:
-        add_chunks(&partial[0], &out[0], out.shape[0], chunks)
+        add_chunks(partial, out_start, size, chunks)
+    return not any_nonfinite(out, num_threads)  # zeros past Q and of the padding met what they must not
 
 
 @to_numpy_row
-def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
+def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
     plan = geometry.forward(
         x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
     )
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not
+    if out.itemsize == 4:
+        return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
+    return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

@@ -1,0 +1,278 @@
+"""Calls made before: an op called again on arrays of the same shapes goes straight to its kernels.
+
+Whether a call is valid, what shapes its results have, which kernels run and with which keywords: `calls` and `dispatch`
+find that out in Python, which takes longer than a small convolution. For plain arrays none of it depends on their
+values or on where they lie, so it is remembered under the call's signature: the shapes and dtypes of arrays, the values
+of options, and the settings in force. Whatever is not plain has no signature and is found out in every call.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memcpy, memset
+from numpy cimport (
+    PyArray_BYTES, PyArray_CheckExact, PyArray_DESCR, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_NBYTES,
+    import_array, ndarray
+)
+
+import numpy as np
+
+from fastcnn import threads
+from fastcnn.arrays import F32, F64
+from fastcnn_kernels.recycled import empty
+
+cdef extern from "Python.h":
+    object PyObject_Vectorcall(object function, PyObject** arguments, size_t positional, object names)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+import_array()
+
+cdef enum:
+    MOST_WORDS = 120
+    MOST_KEYWORDS = 24
+    MOST_ARRAYS = 4
+cdef enum Kind:
+    NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
+#: Calls remembered at most: more than the layers of any program; then all are forgotten.
+REMEMBERED = 1 << 14
+
+#: What `again` returns of a call that was not made before.
+UNKNOWN = object()
+
+cdef dict recorded = {}
+
+
+cdef struct Signature:
+    Py_ssize_t size, arrays
+    int64_t words[MOST_WORDS]
+    char* starts[MOST_ARRAYS]
+
+
+cdef bint write(Signature* signature, object value) except -1:
+    """Append what depends on an argument; False if it is none of the plain kinds, or there is no room for it."""
+    cdef int64_t* word = signature.words + signature.size
+    cdef Py_ssize_t room = MOST_WORDS - signature.size - 2, size, i
+    cdef const char* text
+    if room < 0:
+        return False
+    signature.size += 2
+    word[1] = 0
+    if value is None or value is True or value is False:
+        word[0] = NONE if value is None else TRUE if value is True else FALSE
+    elif PyArray_CheckExact(value):
+        size = (<ndarray>value).ndim
+        if not PyArray_ISCARRAY_RO(<ndarray>value) or size > room or signature.arrays == MOST_ARRAYS:
+            return False
+        dtype = <object>PyArray_DESCR(<ndarray>value)
+        if dtype is not F32 and dtype is not F64:
+            return False
+        if PyArray_ISWRITEABLE(<ndarray>value):
+            word[0] = FLOAT32 if dtype is F32 else FLOAT64
+        else:
+            word[0] = READ_ONLY_FLOAT32 if dtype is F32 else READ_ONLY_FLOAT64
+        signature.starts[signature.arrays] = PyArray_BYTES(<ndarray>value)
+        i = 0
+        while signature.starts[i] != PyArray_BYTES(<ndarray>value):
+            i += 1
+        signature.arrays += 1
+        word[1] = MOST_ARRAYS * size + i  # the same array may come twice
+        for i in range(size):
+            word[2 + i] = (<ndarray>value).shape[i]
+        signature.size += size
+    elif type(value) is int:
+        if not -(1 << 62) < value < 1 << 62:
+            return False
+        word[0], word[1] = INTEGER, value
+    elif type(value) is str:
+        text = PyUnicode_AsUTF8AndSize(value, &size)
+        if size > 8 * room:
+            return False
+        word[0], word[1] = TEXT, size
+        signature.size += (size + 7) // 8
+        memset(word + 2, 0, (size + 7) // 8 * 8)
+        memcpy(word + 2, text, size)
+    elif type(value) is tuple:
+        word[0], word[1] = TUPLE, len(<tuple>value)
+        for each in <tuple>value:
+            if not write(signature, each):
+                return False
+    else:
+        return False
+    return True
+
+
+cdef bytes signature_of(object build, tuple arguments, tuple settings):
+    """Return what stands for a call in `recorded`, or None."""
+    cdef Signature signature
+    signature.words[0] = <int64_t><uintptr_t><PyObject*>build
+    signature.size, signature.arrays = 1, 0
+    if not write(&signature, arguments) or not write(&signature, settings):
+        return None
+    return PyBytes_FromStringAndSize(<char*>signature.words, signature.size * sizeof(int64_t))
+
+
+cdef bint overlap(ndarray a, ndarray b) noexcept:
+    """Whether two contiguous arrays share memory."""
+    cdef char* first = PyArray_BYTES(a)
+    cdef char* second = PyArray_BYTES(b)
+    return first < second + PyArray_NBYTES(b) and second < first + PyArray_NBYTES(a)
+
+
+@cython.final
+cdef class Step:
+    """One kernel, its keywords, and what of them are arrays of the call."""
+
+    cdef object kernel, other, work, parallel_work
+    cdef tuple names  # num_threads is the last
+    cdef list values  # arrays are put in anew in every call
+    cdef list arrays  # (position among the values, index among the call's arguments and results, shape or None)
+    cdef bint parallel
+    cdef readonly Py_ssize_t out  # index of the result
+    cdef readonly bint plain  # all arrays are arguments or results of the call
+
+    def __init__(self, chosen, step, list arrays):
+        _, self.work, call, _ = step
+        self.kernel, self.other, self.parallel_work = chosen
+        self.parallel = self.work >= self.parallel_work and threads.get_num_threads() > 1
+        self.names = (*call, "num_threads")
+        self.values, self.arrays, self.plain = [], [], True
+        for name, value in call.items():
+            if isinstance(value, np.ndarray):
+                index = origin(value, arrays)
+                if index < 0:
+                    self.plain = False
+                    return
+                shape = None if value.shape == arrays[index].shape else value.shape
+                self.arrays.append((len(self.values), index, shape))
+                self.out = index if name == "out" else self.out
+                value = None
+            self.values.append(value)
+
+    cdef void run(self, list arrays) except *:
+        """Run the kernel on these arguments and results."""
+        cdef PyObject* values[MOST_KEYWORDS]
+        cdef Py_ssize_t count = len(self.values), i, position, index
+        cdef list views = []  # what only `values` refers to
+        for i in range(count):
+            values[i] = <PyObject*>self.values[i]
+        for position, index, shape in self.arrays:
+            array = arrays[index]
+            if shape is not None:
+                array = array.reshape(shape)
+                views.append(array)
+            values[position] = <PyObject*>array
+        num_threads = threads.acquire(self.work, self.parallel_work) if self.parallel else 1
+        values[count] = <PyObject*>num_threads
+        try:
+            if PyObject_Vectorcall(self.kernel, values, 0, self.names) is False:
+                PyObject_Vectorcall(self.other, values, 0, self.names)
+        finally:
+            if num_threads > 1:
+                threads.release()
+
+
+cdef Py_ssize_t origin(value, list arrays) except -2:
+    """Index of the array that a contiguous one is, but for its shape; -1 if it is none of them."""
+    for index, array in enumerate(arrays):
+        if isinstance(array, np.ndarray) and PyArray_BYTES(array) == PyArray_BYTES(value):
+            if value.flags.c_contiguous and value.nbytes == array.nbytes:
+                return index
+    return -1
+
+
+@cython.final
+cdef class Call:
+    """What a signature stands for."""
+
+    cdef list steps
+    cdef object results  # of each result its shape and dtype, None, or the index of the argument that it is written to
+    cdef bint single  # the op returns one array, not several
+
+    cdef object run(self, tuple arguments):
+        """Return the op's result, or UNKNOWN if these arrays are a different matter or memory is short."""
+        cdef list arrays = list(arguments)
+        cdef Step step
+        for result in self.results:
+            if type(result) is int:
+                out, result = result, arguments[result]
+                for i, each in enumerate(arguments):
+                    if i != out and PyArray_CheckExact(each) and overlap(each, result):
+                        return UNKNOWN
+            elif result is not None:
+                try:
+                    result = empty(*result)
+                except MemoryError:
+                    return UNKNOWN
+            arrays.append(result)
+        for step in self.steps:
+            step.run(arrays)
+        return arrays[len(arguments)] if self.single else tuple(arrays[len(arguments):])
+
+
+def again(build, tuple arguments, tuple settings):
+    """Run a call as it was run before.
+
+    Parameters
+    ----------
+    build : callable
+        Of `calls`, what the op is.
+    arguments : tuple
+        Its arguments.
+    settings : tuple
+        What else decides which kernels run.
+
+    Returns
+    -------
+    ndarray, tuple of (ndarray or None), or UNKNOWN
+        The op's result.
+    """
+    cdef Call call
+    signature = signature_of(build, arguments, settings)
+    if signature is None:
+        return UNKNOWN
+    call = <Call>recorded.get(signature)
+    return UNKNOWN if call is None else call.run(arguments)
+
+
+def remember(build, tuple arguments, tuple settings, list steps, list chosen, result):
+    """Record a call for `again`, if its kernels take nothing but its arguments and results, and fill all of these.
+
+    Parameters
+    ----------
+    build, arguments, settings
+        As for `again`.
+    steps : list of Step
+        What `build` returned.
+    chosen : list of Chosen
+        The kernel that ran each of them.
+    result : ndarray or tuple of (ndarray or None)
+        What the op returned.
+    """
+    cdef Call call = Call.__new__(Call)
+    cdef Step step
+    signature = signature_of(build, arguments, settings)
+    if signature is None:
+        return
+    call.single = isinstance(result, np.ndarray)
+    call.results = []
+    arrays = list(arguments)
+    for each in [result] if call.single else result:
+        if each is None:
+            call.results.append(None)
+        else:
+            index = origin(each, arrays)
+            call.results.append((each.shape, each.dtype) if index < 0 else index)
+        arrays.append(each)
+    if any(isinstance(each, np.ndarray) and each.size == 0 for each in arrays):
+        return
+    call.steps = [Step(*each, arrays) for each in zip(chosen, steps, strict=True)]
+    if any(not step.plain for step in call.steps):
+        return
+    written = {step.out for step in call.steps}
+    for i, each in enumerate(call.results):
+        if each is not None and (each if type(each) is int else len(arguments) + i) not in written:
+            return
+    if len(recorded) >= REMEMBERED:
+        recorded.clear()
+    recorded[signature] = call
