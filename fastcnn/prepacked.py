@@ -17,21 +17,25 @@ class Conv2dWeight:
     ----------
     shape : (K, C/groups, R, S)
     dtype : dtype
+    plain : ndarray
+        The weights as they were, read-only.
+    packed : Prepacked
+        Their packed copies.
     """
 
     def __init__(self, weight: np.ndarray):
-        self._weight = weight
+        self.plain = weight
         self.shape, self.dtype = weight.shape, weight.dtype
         self.packed = Prepacked()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the weights and of their packed copies so far."""
-        return self._weight.nbytes + sum(getattr(order, "nbytes", 0) for order in self.packed.orders.values())
+        return self.plain.nbytes + sum(getattr(order, "nbytes", 0) for order in self.packed.orders.values())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return the plain weights, read-only."""
-        return np.array(self._weight, dtype=dtype) if copy else np.asarray(self._weight, dtype=dtype)
+        return np.array(self.plain, dtype=dtype) if copy else np.asarray(self.plain, dtype=dtype)
 
     def __repr__(self) -> str:
         """Shape, dtype and bytes."""

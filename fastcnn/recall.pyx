@@ -20,6 +20,8 @@ import numpy as np
 
 from fastcnn import threads
 from fastcnn.arrays import F32, F64
+from fastcnn.prepacked import Conv2dWeight
+from fastcnn_kernels.prepacked import Prepacked
 from fastcnn_kernels.recycled import empty
 
 cdef extern from "Python.h":
@@ -33,7 +35,7 @@ cdef enum:
     MOST_KEYWORDS = 24
     MOST_ARRAYS = 4
 cdef enum Kind:
-    NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
+    NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, PREPACKED, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
 #: Calls remembered at most: more than the layers of any program; then all are forgotten.
 REMEMBERED = 1 << 14
 
@@ -97,6 +99,9 @@ cdef bint write(Signature* signature, object value) except -1:
         for each in <tuple>value:
             if not write(signature, each):
                 return False
+    elif type(value) is Conv2dWeight:
+        word[0] = PREPACKED
+        return write(signature, value.plain)
     else:
         return False
     return True
@@ -112,6 +117,16 @@ cdef bytes signature_of(object build, tuple arguments, tuple settings):
     return PyBytes_FromStringAndSize(<char*>signature.words, signature.size * sizeof(int64_t))
 
 
+cdef list taken_apart(tuple arguments):
+    """Return what kernels take of a call's arguments, packed copies of weights behind them."""
+    cdef list parts = list(arguments)
+    for i, each in enumerate(arguments):
+        if type(each) is Conv2dWeight:
+            parts[i] = each.plain
+            parts.append(each.packed)
+    return parts
+
+
 cdef bint overlap(ndarray a, ndarray b) noexcept:
     """Whether two contiguous arrays share memory."""
     cdef char* first = PyArray_BYTES(a)
@@ -125,43 +140,43 @@ cdef class Step:
 
     cdef object kernel, other, work, parallel_work
     cdef tuple names  # num_threads is the last
-    cdef list values  # arrays are put in anew in every call
-    cdef list arrays  # (position among the values, index among the call's arguments and results, shape or None)
+    cdef list values  # None for those that are put in anew in every call
+    cdef list parts  # these: (position among the values, index among the call's parts and results, shape or None)
     cdef bint parallel
     cdef readonly Py_ssize_t out  # index of the result
-    cdef readonly bint plain  # all arrays are arguments or results of the call
+    cdef readonly bint plain  # all arrays are parts or results of the call
 
-    def __init__(self, chosen, step, list arrays):
+    def __init__(self, chosen, step, list parts):
         _, self.work, call, _ = step
         self.kernel, self.other, self.parallel_work = chosen
         self.parallel = self.work >= self.parallel_work and threads.get_num_threads() > 1
         self.names = (*call, "num_threads")
-        self.values, self.arrays, self.plain = [], [], True
+        self.values, self.parts, self.plain = [], [], True
         for name, value in call.items():
-            if isinstance(value, np.ndarray):
-                index = origin(value, arrays)
+            if isinstance(value, (np.ndarray, Prepacked)):
+                index = origin(value, parts)
                 if index < 0:
                     self.plain = False
                     return
-                shape = None if value.shape == arrays[index].shape else value.shape
-                self.arrays.append((len(self.values), index, shape))
+                shape = None if value is parts[index] or value.shape == parts[index].shape else value.shape
+                self.parts.append((len(self.values), index, shape))
                 self.out = index if name == "out" else self.out
                 value = None
             self.values.append(value)
 
-    cdef void run(self, list arrays) except *:
-        """Run the kernel on these arguments and results."""
+    cdef void run(self, list parts) except *:
+        """Run the kernel on these parts and results."""
         cdef PyObject* values[MOST_KEYWORDS]
         cdef Py_ssize_t count = len(self.values), i, position, index
         cdef list views = []  # what only `values` refers to
         for i in range(count):
             values[i] = <PyObject*>self.values[i]
-        for position, index, shape in self.arrays:
-            array = arrays[index]
+        for position, index, shape in self.parts:
+            part = parts[index]
             if shape is not None:
-                array = array.reshape(shape)
-                views.append(array)
-            values[position] = <PyObject*>array
+                part = part.reshape(shape)
+                views.append(part)
+            values[position] = <PyObject*>part
         num_threads = threads.acquire(self.work, self.parallel_work) if self.parallel else 1
         values[count] = <PyObject*>num_threads
         try:
@@ -172,11 +187,13 @@ cdef class Step:
                 threads.release()
 
 
-cdef Py_ssize_t origin(value, list arrays) except -2:
-    """Index of the array that a contiguous one is, but for its shape; -1 if it is none of them."""
-    for index, array in enumerate(arrays):
-        if isinstance(array, np.ndarray) and PyArray_BYTES(array) == PyArray_BYTES(value):
-            if value.flags.c_contiguous and value.nbytes == array.nbytes:
+cdef Py_ssize_t origin(value, list parts) except -2:
+    """Index of what a kernel's argument is, but for the shape of an array; -1 if it is none of the parts."""
+    for index, part in enumerate(parts):
+        if value is part:
+            return index
+        if isinstance(part, np.ndarray) and isinstance(value, np.ndarray) and value.flags.c_contiguous:
+            if PyArray_BYTES(part) == PyArray_BYTES(value) and value.nbytes == part.nbytes:
                 return index
     return -1
 
@@ -186,17 +203,18 @@ cdef class Call:
     """What a signature stands for."""
 
     cdef list steps
-    cdef object results  # of each result its shape and dtype, None, or the index of the argument that it is written to
+    cdef object results  # of each result its shape and dtype, None, or the index of the argument that takes it
     cdef bint single  # the op returns one array, not several
 
     cdef object run(self, tuple arguments):
         """Return the op's result, or UNKNOWN if these arrays are a different matter or memory is short."""
-        cdef list arrays = list(arguments)
+        cdef list parts = taken_apart(arguments)
+        cdef Py_ssize_t first = len(parts)
         cdef Step step
         for result in self.results:
             if type(result) is int:
-                out, result = result, arguments[result]
-                for i, each in enumerate(arguments):
+                out, result = result, parts[result]
+                for i, each in enumerate(parts):
                     if i != out and PyArray_CheckExact(each) and overlap(each, result):
                         return UNKNOWN
             elif result is not None:
@@ -204,10 +222,10 @@ cdef class Call:
                     result = empty(*result)
                 except MemoryError:
                     return UNKNOWN
-            arrays.append(result)
+            parts.append(result)
         for step in self.steps:
-            step.run(arrays)
-        return arrays[len(arguments)] if self.single else tuple(arrays[len(arguments):])
+            step.run(parts)
+        return parts[first] if self.single else tuple(parts[first:])
 
 
 def again(build, tuple arguments, tuple settings):
@@ -255,24 +273,22 @@ def remember(build, tuple arguments, tuple settings, list steps, list chosen, re
     if signature is None:
         return
     call.single = isinstance(result, np.ndarray)
+    parts = taken_apart(arguments)
+    first = len(parts)
     call.results = []
-    arrays = list(arguments)
     for each in [result] if call.single else result:
-        if each is None:
-            call.results.append(None)
-        else:
-            index = origin(each, arrays)
-            call.results.append((each.shape, each.dtype) if index < 0 else index)
-        arrays.append(each)
-    if any(isinstance(each, np.ndarray) and each.size == 0 for each in arrays):
+        index = first if each is None else origin(each, parts)
+        call.results.append(None if each is None else index if index >= 0 else (each.shape, each.dtype))
+        parts.append(each)
+    if any(isinstance(each, np.ndarray) and each.size == 0 for each in parts):
         return
-    call.steps = [Step(*each, arrays) for each in zip(chosen, steps, strict=True)]
-    if any(not step.plain for step in call.steps):
-        return
+    call.steps = [Step(*each, parts) for each in zip(chosen, steps, strict=True)]
     written = {step.out for step in call.steps}
     for i, each in enumerate(call.results):
-        if each is not None and (each if type(each) is int else len(arguments) + i) not in written:
+        if each is not None and (each if type(each) is int else first + i) not in written:
             return
+    if any(not step.plain for step in call.steps):
+        return
     if len(recorded) >= REMEMBERED:
         recorded.clear()
     recorded[signature] = call

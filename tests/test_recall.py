@@ -84,6 +84,18 @@ def _parts(result):
     return [part for part in (result if isinstance(result, tuple) else (result,)) if part is not None]
 
 
+@pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
+def test_prepacked_weights(backend, no_building):
+    weights = [W, values(*W.shape)]
+    packed = [fc.prepack_conv2d(weight) for weight in weights]
+    for each in packed:
+        fc.conv2d(X, each, B, backend=backend)
+    expected = [fc.conv2d(X, weight, B, backend=backend) for weight in weights]
+    no_building()
+    for each, y in zip(packed, expected, strict=True):
+        np.testing.assert_array_equal(fc.conv2d(X, each, B, backend=backend), y)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtypes_are_different_calls(dtype):
     fc.conv2d(X, W)
