@@ -7,25 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import calls, dispatch
-from fastcnn.arrays import deliver
-from fastcnn.recall import UNKNOWN, again, remember
+from fastcnn.recall import perform
 
 PairOption = int | tuple[int, int]
 PaddingOption = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
-
-
-def _perform(build: Any, arguments: tuple[Any, ...], backend: str | None, out: np.ndarray | None = None) -> Any:
-    """Run the steps that `build` makes of a call, unless they are known already; return the op's result."""
-    settings = dispatch.settings(backend)
-    result = again(build, arguments, settings)
-    if result is UNKNOWN:
-        steps, result = build(*arguments)
-        chosen = dispatch.run(steps, backend)
-        if out is None or np.may_share_memory(result, out):
-            remember(build, arguments, settings, steps, chosen, result)
-        result = deliver(result, out)
-    return result
 
 
 def conv2d(
@@ -86,7 +72,7 @@ def conv2d(
         If the backend asked for is not available or has no kernel for this call.
     """
     options = (stride, padding, dilation, groups, activation, max_pool)
-    return _perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
+    return perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
 
 
 def conv2d_backward(
@@ -127,7 +113,7 @@ def conv2d_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `conv2d`.
     """
-    return _perform(calls.conv2d_backward, (dy, x, weight, stride, padding, dilation, groups, output_mask), backend)
+    return perform(calls.conv2d_backward, (dy, x, weight, stride, padding, dilation, groups, output_mask), backend)
 
 
 def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
@@ -159,7 +145,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    result = _perform(calls.matmul, (a, b, out), backend, out)
+    result = perform(calls.matmul, (a, b, out), backend, out)
     return result if out is not None or result.ndim else result[()]
 
 
@@ -193,7 +179,7 @@ def linear(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    return _perform(calls.linear, (x, weight, bias, out), backend, out)
+    return perform(calls.linear, (x, weight, bias, out), backend, out)
 
 
 def linear_backward(
@@ -228,7 +214,7 @@ def linear_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    return _perform(calls.linear_backward, (dy, x, weight, output_mask), backend)
+    return perform(calls.linear_backward, (dy, x, weight, output_mask), backend)
 
 
 #: Op by name -> the function and what builds its calls.

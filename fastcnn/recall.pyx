@@ -19,10 +19,14 @@ from numpy cimport (
 import numpy as np
 
 from fastcnn import threads
-from fastcnn.arrays import F32, F64
+from fastcnn.arrays import F32, F64, deliver
+from fastcnn.dispatch import run, settings
 from fastcnn.prepacked import Conv2dWeight
 from fastcnn_kernels.prepacked import Prepacked
 from fastcnn_kernels.recycled import empty
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Reshape(ndarray array, object shape)
 
 cdef extern from "Python.h":
     object PyObject_Vectorcall(object function, PyObject** arguments, size_t positional, object names)
@@ -38,9 +42,6 @@ cdef enum Kind:
     NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, PREPACKED, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
 #: Calls remembered at most: more than the layers of any program; then all are forgotten.
 REMEMBERED = 1 << 14
-
-#: What `again` returns of a call that was not made before.
-UNKNOWN = object()
 
 cdef dict recorded = {}
 
@@ -174,7 +175,7 @@ cdef class Step:
         for position, index, shape in self.parts:
             part = parts[index]
             if shape is not None:
-                part = part.reshape(shape)
+                part = PyArray_Reshape(part, shape)
                 views.append(part)
             values[position] = <PyObject*>part
         num_threads = threads.acquire(self.work, self.parallel_work) if self.parallel else 1
@@ -207,7 +208,7 @@ cdef class Call:
     cdef bint single  # the op returns one array, not several
 
     cdef object run(self, tuple arguments):
-        """Return the op's result, or UNKNOWN if these arrays are a different matter or memory is short."""
+        """Return the op's result; None if these arrays are a different matter, or memory is short."""
         cdef list parts = taken_apart(arguments)
         cdef Py_ssize_t first = len(parts)
         cdef Step step
@@ -216,62 +217,22 @@ cdef class Call:
                 out, result = result, parts[result]
                 for i, each in enumerate(parts):
                     if i != out and PyArray_CheckExact(each) and overlap(each, result):
-                        return UNKNOWN
+                        return None
             elif result is not None:
                 try:
                     result = empty(*result)
                 except MemoryError:
-                    return UNKNOWN
+                    return None
             parts.append(result)
         for step in self.steps:
             step.run(parts)
         return parts[first] if self.single else tuple(parts[first:])
 
 
-def again(build, tuple arguments, tuple settings):
-    """Run a call as it was run before.
-
-    Parameters
-    ----------
-    build : callable
-        Of `calls`, what the op is.
-    arguments : tuple
-        Its arguments.
-    settings : tuple
-        What else decides which kernels run.
-
-    Returns
-    -------
-    ndarray, tuple of (ndarray or None), or UNKNOWN
-        The op's result.
-    """
-    cdef Call call
-    signature = signature_of(build, arguments, settings)
-    if signature is None:
-        return UNKNOWN
-    call = <Call>recorded.get(signature)
-    return UNKNOWN if call is None else call.run(arguments)
-
-
-def remember(build, tuple arguments, tuple settings, list steps, list chosen, result):
-    """Record a call for `again`, if its kernels take nothing but its arguments and results, and fill all of these.
-
-    Parameters
-    ----------
-    build, arguments, settings
-        As for `again`.
-    steps : list of Step
-        What `build` returned.
-    chosen : list of Chosen
-        The kernel that ran each of them.
-    result : ndarray or tuple of (ndarray or None)
-        What the op returned.
-    """
+cdef record(bytes signature, tuple arguments, list chosen, list steps, result):
+    """Remember a call, if its kernels take nothing but its arguments and results, and fill all of these."""
     cdef Call call = Call.__new__(Call)
     cdef Step step
-    signature = signature_of(build, arguments, settings)
-    if signature is None:
-        return
     call.single = isinstance(result, np.ndarray)
     parts = taken_apart(arguments)
     first = len(parts)
@@ -292,3 +253,41 @@ def remember(build, tuple arguments, tuple settings, list steps, list chosen, re
     if len(recorded) >= REMEMBERED:
         recorded.clear()
     recorded[signature] = call
+
+
+def perform(build, tuple arguments, backend, out=None):
+    """Run an op.
+
+    Parameters
+    ----------
+    build : callable
+        Of `calls`, what makes steps of the op's arguments.
+    arguments : tuple
+    backend : str or None
+        The op's argument.
+    out : ndarray, optional
+        That of the arguments which takes the result.
+
+    Returns
+    -------
+    ndarray or tuple of (ndarray or None)
+        The op's result.
+
+    Raises
+    ------
+    Exception
+        What `build` and `dispatch.run` raise.
+    """
+    cdef Call call
+    signature = signature_of(build, arguments, settings(backend))
+    if signature is not None:
+        call = <Call>recorded.get(signature)
+        if call is not None:
+            result = call.run(arguments)
+            if result is not None:
+                return result
+    steps, result = build(*arguments)
+    chosen = run(steps, backend)
+    if signature is not None and (out is None or np.may_share_memory(result, out)):
+        record(signature, arguments, chosen, steps, result)
+    return deliver(result, out)

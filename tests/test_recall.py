@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn import dispatch
+from fastcnn import dispatch, recall
 
 RNG = np.random.default_rng(0)
 
@@ -63,7 +63,7 @@ def same(got, expected):
 @pytest.fixture
 def no_building(monkeypatch):
     """Let a test end what would find a call out anew."""
-    return lambda: monkeypatch.setattr(dispatch, "run", refuse)
+    return lambda: monkeypatch.setattr(recall, "run", refuse)
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])

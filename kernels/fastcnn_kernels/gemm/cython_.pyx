@@ -12,9 +12,10 @@ number of threads.
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.gemm.micro cimport MR, micro, pack_rows, panel_rows, panel_width, real
+from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, pack_rows, panel_width, real
 
-from fastcnn_kernels.gemm import blocking, geometry
+from fastcnn_kernels.gemm import geometry
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 
 
@@ -22,27 +23,22 @@ cdef void multiply_tile(
     int mr, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, const real* a, const real* b,
     real* c, Py_ssize_t ldc, const real* bias, bint accumulate, real* tile,
 ) noexcept nogil:
-    """One micro-kernel call; a tile that sticks out of C, or starts from a bias, goes through `tile`."""
+    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`."""
     cdef Py_ssize_t i, j
     cdef int NR = panel_width(a)
-    cdef bint through_tile = rows < mr or columns < NR or bias != NULL
-    if not through_tile:
+    if rows == mr and columns == NR and bias == NULL:
         micro(mr, NR, L, a, b, NR, c, ldc, accumulate)
         return
-    for i in range(mr):
-        for j in range(NR):
-            if i >= rows or j >= columns:
-                tile[i * NR + j] = 0
-            elif bias != NULL:
-                tile[i * NR + j] = bias[j]
-            elif accumulate:
-                tile[i * NR + j] = c[i * ldc + j]
-            else:
-                tile[i * NR + j] = 0
-    micro(mr, columns, L, a, b, NR, tile, NR, True)
+    micro(mr, columns, L, a, b, NR, tile, NR, False)
     for i in range(rows):
-        for j in range(columns):
-            c[i * ldc + j] = tile[i * NR + j]
+        if accumulate:
+            for j in range(columns):
+                c[i * ldc + j] += tile[i * NR + j]
+        elif bias != NULL:
+            for j in range(columns):
+                c[i * ldc + j] = bias[j] + tile[i * NR + j]
+        else:
+            copy_run(c + i * ldc, tile + i * NR, columns)
 
 
 cdef void pack_panels(
@@ -61,12 +57,12 @@ cdef void pack_panels(
 
 
 cdef void multiply_blocks(
-    const real* a_packed, const real* b_packed, const real* bias, real* c, real* tiles, Py_ssize_t Z, Py_ssize_t ZA,
-    Py_ssize_t ZB, Py_ssize_t M, Py_ssize_t N, Py_ssize_t L, const Py_ssize_t* blocks, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const real* a_packed, const real* b_packed, const real* bias, real* c, real* tiles, const Py_ssize_t* table,
+    const Py_ssize_t* blocks, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Multiply this worker's share of C's blocks."""
-    cdef int NR = panel_width(a_packed), mr = panel_rows(M)
+    cdef Py_ssize_t Z = table[0], ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5]
+    cdef int NR = panel_width(a_packed), mr = <int>table[8]
     cdef Py_ssize_t I = blocks[0] * mr, J = blocks[1] * NR, LB = blocks[2]
     cdef Py_ssize_t a_size = (M + mr - 1) // mr * mr * L, b_size = (N + NR - 1) // NR * NR * L
     cdef Py_ssize_t i_blocks = (M + I - 1) // I, j_blocks = (N + J - 1) // J, tasks = Z * i_blocks * j_blocks
@@ -93,47 +89,44 @@ cdef void multiply_blocks(
                     )
 
 
-cdef int run_product(a, b, bias, real* out, shape, bint transpose_a, bint transpose_b, int num_threads) except -1:
-    """Pack both operands and multiply them."""
-    cdef Py_ssize_t Z = shape[0], M = shape[1], N = shape[2], L = a.shape[1 if transpose_a else 2]
-    cdef Py_ssize_t ZA = len(a), ZB = len(b), worker
-    cdef int NR = panel_width(out), mr = panel_rows(M)
-    block_sizes = blocking.product_blocks(Z, M, N, L, mr, NR, sizeof(real))
-    offsets_a, offsets_b = geometry.along(L, M if transpose_a else 1), geometry.along(L, 1 if transpose_b else N)
-    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_sizes)
-    cdef const Py_ssize_t* along_a = <const Py_ssize_t*>address(offsets_a)
-    cdef const Py_ssize_t* along_b = <const Py_ssize_t*>address(offsets_b)
+cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
+    """Pack both operands of a `geometry.Plan` and multiply them."""
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
+    cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(plan.blocks)
+    cdef const Py_ssize_t* along_a = <const Py_ssize_t*>address(plan.along_a)
+    cdef const Py_ssize_t* along_b = <const Py_ssize_t*>address(plan.along_b)
     cdef const real* a_start = <const real*>address(a)
     cdef const real* b_start = <const real*>address(b)
     cdef const real* bias_start = <const real*>address(bias)
+    cdef Py_ssize_t Z = table[0], ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5], worker
+    cdef Py_ssize_t row_step = table[6], column_step = table[7]
+    cdef int NR = panel_width(out), mr = <int>table[8]
     cdef Py_ssize_t a_size = ZA * ((M + mr - 1) // mr) * mr * L, b_size = ZB * ((N + NR - 1) // NR) * NR * L
     workspace = empty(b_size + a_size + num_threads * MR * NR, a.dtype)
     cdef real* b_packed = <real*>address(workspace)
     cdef real* a_packed = b_packed + b_size
     cdef real* tiles = a_packed + a_size
-    cdef int packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
-    cdef Py_ssize_t row_step = 1 if transpose_a else L, column_step = L if transpose_b else 1
-    if packers == 1:  # a parallel region of one thread takes a microsecond
+    cdef int packers = packing_threads((ZA * M + ZB * N) * L, num_threads)
+    if num_threads == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
             pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, 0, 1)
             pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, 0, 1)
-    else:
-        for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
-            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
-    if num_threads == 1:
-        with nogil:
-            multiply_blocks(a_packed, b_packed, bias_start, out, tiles, Z, ZA, ZB, M, N, L, blocks, 0, 1)
+            multiply_blocks(a_packed, b_packed, bias_start, out, tiles, table, blocks, 0, 1)
         return 0
+    for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
+        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
+        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        multiply_blocks(
-            a_packed, b_packed, bias_start, out, tiles, Z, ZA, ZB, M, N, L, blocks, worker, num_threads
-        )
+        multiply_blocks(a_packed, b_packed, bias_start, out, tiles, table, blocks, worker, num_threads)
 
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
     """``out = A @ B + bias``."""
-    if out.itemsize == 4:
-        run_product(a, b, bias, <float*>address(out), out.shape, transpose_a, transpose_b, num_threads)
+    cdef int itemsize = out.itemsize
+    plan = geometry.plan(
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // itemsize, itemsize
+    )
+    if itemsize == 4:
+        run_product(plan, a, b, bias, <float*>address(out), num_threads)
     else:
-        run_product(a, b, bias, <double*>address(out), out.shape, transpose_a, transpose_b, num_threads)
+        run_product(plan, a, b, bias, <double*>address(out), num_threads)

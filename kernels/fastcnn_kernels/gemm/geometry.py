@@ -1,8 +1,34 @@
 """Sizes and offsets of a matrix product, from shapes alone, shared by the twins."""
 
+from typing import NamedTuple
+
 import numpy as np
 
+from fastcnn_kernels.gemm import blocking
 from fastcnn_kernels.memory import planned
+
+
+class Plan(NamedTuple):
+    """One product of packed operands."""
+
+    table: np.ndarray  # Z, ZA, ZB, M, N, L; steps of the rows of A and of the columns of B; rows of a panel of A
+    blocks: np.ndarray  # `blocking.product_blocks`
+    along_a: np.ndarray  # (L,) of the elements of a row of A
+    along_b: np.ndarray  # (L,) of the elements of a column of B
+
+
+@planned
+def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, MR, NR, itemsize):
+    """Arrange a call for register tiles of up to MR x NR."""
+    (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
+    mr = panel_rows(M, MR)
+    table = Z, a_shape[0], b_shape[0], M, N, L, 1 if transpose_a else L, L if transpose_b else 1, mr
+    return Plan(
+        np.array(table, np.intp),
+        blocking.product_blocks(Z, M, N, L, mr, NR, itemsize),
+        along(L, M if transpose_a else 1),
+        along(L, 1 if transpose_b else N),
+    )
 
 
 @planned
@@ -11,7 +37,12 @@ def along(L, step):
     return np.arange(L, dtype=np.intp) * step
 
 
+def panel_rows(M, MR):
+    """Rows of a panel of A for a register tile of up to MR rows, as the twins' ``panel_rows``."""
+    return min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + 1))
+
+
 def packed_rows(M, MR):
-    """Rows of all panels of A, as the twins' ``panel_rows`` sizes them for a register tile of MR rows."""
-    rows = min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + 1))
+    """Rows of all panels of A."""
+    rows = panel_rows(M, MR)
     return -(-M // rows) * rows

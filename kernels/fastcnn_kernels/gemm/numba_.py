@@ -4,8 +4,10 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-from fastcnn_kernels.gemm import blocking, geometry
+from fastcnn_kernels.gemm import geometry
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_copies import (
+    copy_run,
     prefetch,
     take_steps,
     transpose,
@@ -80,26 +82,21 @@ def multiply_tile(
     mr, rows, columns, L, a, a_start, b, b_start, c, c_start, ldc, bias, bias_start, has_bias, accumulate, tile,
     tile_start,
 ):  # fmt: skip
-    """One micro-kernel call; a tile that sticks out of C, or starts from a bias, goes through `tile`."""
+    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`."""
     NR = panel_width(a)
-    through_tile = rows < mr or columns < NR or has_bias
-    if not through_tile:
+    if rows == mr and columns == NR and not has_bias:
         micro(mr, NR, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate)
         return
-    for i in range(mr):
-        for j in range(NR):
-            if i >= rows or j >= columns:
-                tile[tile_start + i * NR + j] = 0
-            elif has_bias:
-                tile[tile_start + i * NR + j] = bias[bias_start + j]
-            elif accumulate:
-                tile[tile_start + i * NR + j] = c[c_start + i * ldc + j]
-            else:
-                tile[tile_start + i * NR + j] = 0
-    micro(mr, columns, L, a, a_start, b, b_start, NR, tile, tile_start, NR, True)
+    micro(mr, columns, L, a, a_start, b, b_start, NR, tile, tile_start, NR, False)
     for i in range(rows):
-        for j in range(columns):
-            c[c_start + i * ldc + j] = tile[tile_start + i * NR + j]
+        if accumulate:
+            for j in range(columns):
+                c[c_start + i * ldc + j] += tile[tile_start + i * NR + j]
+        elif has_bias:
+            for j in range(columns):
+                c[c_start + i * ldc + j] = bias[bias_start + j] + tile[tile_start + i * NR + j]
+        else:
+            copy_run(c, c_start + i * ldc, tile, tile_start + i * NR, columns)
 
 
 @threaded
@@ -116,9 +113,10 @@ def pack_panels(matrix, packed, Z, rows, panel, L, row_step, along, worker, work
 
 
 @threaded
-def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, Z, ZA, ZB, M, N, L, blocks, worker, workers):
+def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, table, blocks, worker, workers):
     """Multiply this worker's share of C's blocks."""
-    NR, mr = panel_width(a_packed), panel_rows(M)
+    Z, ZA, ZB, M, N, L, mr = table[0], table[1], table[2], table[3], table[4], table[5], table[8]
+    NR = panel_width(a_packed)
     I, J, LB = blocks[0] * mr, blocks[1] * NR, blocks[2]
     a_size, b_size = (M + mr - 1) // mr * mr * L, (N + NR - 1) // NR * NR * L
     i_blocks, j_blocks = (M + I - 1) // I, (N + J - 1) // J
@@ -143,24 +141,25 @@ def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, Z, ZA, ZB, M, 
                     )  # fmt: skip
 
 
-def run_product(a, b, bias, out, transpose_a, transpose_b, num_threads):
-    """Pack both operands and multiply them."""
-    (Z, M, N), L, ZA, ZB = out.shape, a.shape[1 if transpose_a else 2], a.shape[0], b.shape[0]
-    NR, mr = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    blocks = blocking.product_blocks(Z, M, N, L, mr, NR, out.itemsize)
+def run_product(plan, a, b, bias, out, num_threads):
+    """Pack both operands of a `geometry.Plan` and multiply them."""
+    _, ZA, ZB, M, N, L, row_step, column_step, mr = plan.table.tolist()
+    NR = 2 * VECTOR_BYTES // out.itemsize
     a_packed = empty(ZA * -(-M // mr) * mr * L, out.dtype)
     b_packed = empty(ZB * -(-N // NR) * NR * L, out.dtype)
     tiles = empty(num_threads * MR * NR, out.dtype)
-    packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
-    along_a, along_b = geometry.along(L, M if transpose_a else 1), geometry.along(L, 1 if transpose_b else N)
-    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, 1 if transpose_a else L, along_a)
-    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, L if transpose_b else 1, along_b)
+    packers = packing_threads((ZA * M + ZB * N) * L, num_threads)
+    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, row_step, plan.along_a)
+    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, column_step, plan.along_b)
     multiply_blocks(
         num_threads, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out), tiles,
-        Z, ZA, ZB, M, N, L, blocks,
+        plan.table, plan.blocks,
     )  # fmt: skip
 
 
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
-    run_product(a, b, bias, out, transpose_a, transpose_b, num_threads)
+    plan = geometry.plan(
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // out.itemsize, out.itemsize
+    )  # fmt: skip
+    run_product(plan, a, b, bias, out, num_threads)
