@@ -44,6 +44,20 @@ INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
 }
 #endif
 
+/* Copy the lanes of neighbouring vectors that are in their masks, mask_step apart, one after the other. */
+static void NAME(keep_lanes)(REAL *target, const REAL *source, int vectors, const uint16_t *masks, ptrdiff_t mask_step) {
+    for (int v = 0; v < vectors; v++, source += VL, masks += mask_step) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+        const int kept = __builtin_popcount(*masks);
+        NAME(store_masked)((uint16_t)((1u << kept) - 1), target, (NAME(vec))COMPRESS(*masks, NAME(load)(source)));
+        target += kept;
+#else
+        for (int j = 0; j < VL; j++)
+            if (*masks >> j & 1) *target++ = source[j];
+#endif
+    }
+}
+
 /* target[j] = source[j * step], and target[j * step] = source[j], for j < n. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 #define PAIRS(copy) if (step == 2) { copy(target, source, n); return; }

@@ -95,6 +95,7 @@
 #define MASKED_LOAD _mm512_maskz_loadu_ps
 #define MASKED_MERGE _mm512_mask_loadu_ps
 #define MASKED_STORE _mm512_mask_storeu_ps
+#define COMPRESS _mm512_maskz_compress_ps
 #define PERMUTE _mm512_permutexvar_ps
 #define PERMUTE_TWO _mm512_permutex2var_ps
 #define REDUCE_ADD _mm512_reduce_add_ps
@@ -104,6 +105,7 @@
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
+#undef COMPRESS
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REDUCE_ADD
@@ -125,6 +127,7 @@
 #define MASKED_LOAD _mm512_maskz_loadu_pd
 #define MASKED_MERGE _mm512_mask_loadu_pd
 #define MASKED_STORE _mm512_mask_storeu_pd
+#define COMPRESS _mm512_maskz_compress_pd
 #define PERMUTE _mm512_permutexvar_pd
 #define PERMUTE_TWO _mm512_permutex2var_pd
 #define REDUCE_ADD _mm512_reduce_add_pd
@@ -134,6 +137,7 @@
 #undef MASKED_LOAD
 #undef MASKED_MERGE
 #undef MASKED_STORE
+#undef COMPRESS
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REDUCE_ADD

@@ -39,6 +39,8 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
     void copy_run_f64(double* target, const double* source, Py_ssize_t n)
+    void keep_lanes_f32(float* target, const float* source, int vectors, const uint16_t* masks, Py_ssize_t mask_step)
+    void keep_lanes_f64(double* target, const double* source, int vectors, const uint16_t* masks, Py_ssize_t mask_step)
     void take_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
     void take_steps_f64(double* target, const double* source, Py_ssize_t step, Py_ssize_t n)
     void put_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
@@ -192,6 +194,16 @@ cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexce
         copy_run_f32(target, source, n)
     else:
         copy_run_f64(target, source, n)
+
+
+cdef inline void keep_lanes(
+    real* target, const real* source, int vectors, const uint16_t* masks, Py_ssize_t mask_step
+) noexcept nogil:
+    """Copy the lanes of neighbouring vectors that are in their masks, mask_step apart, one after the other."""
+    if real is float:
+        keep_lanes_f32(target, source, vectors, masks, mask_step)
+    else:
+        keep_lanes_f64(target, source, vectors, masks, mask_step)
 
 
 cdef inline void take_steps(real* target, const real* source, Py_ssize_t step, Py_ssize_t n) noexcept nogil:

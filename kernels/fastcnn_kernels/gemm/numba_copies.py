@@ -14,6 +14,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     emit_switch,
     first_lanes,
+    lane_mask,
     load,
     load_masked,
     panel_width,
@@ -21,6 +22,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     prefetch_line,
     shuffle,
     store,
+    store_compressed,
     store_masked,
     two_runs,
     vector_type_of,
@@ -45,6 +47,30 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
         with builder.if_then(builder.icmp_signed(">", rest, rest.type(0))):
             mask = first_lanes(builder, rest, vector_type)
             store_masked(builder, load_masked(builder, source, vector_type, copied, mask), target, copied, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def keep_lanes(
+    typing_context, target, target_start, source, source_start, vectors, masks, masks_start, mask_step
+):  # fmt: skip
+    """Copy the lanes of neighbouring vectors that are in their masks, `mask_step` apart, one after the other."""
+    integers = types.intp, types.intp
+    signature = types.void(target, types.intp, source, *integers, masks, *integers)
+
+    def generate(context, builder, signature, arguments):
+        vector_type, target, source, vectors = two_runs(context, builder, signature, arguments[:5])
+        masks, mask_step = pointer_to(context, builder, signature.args[5], *arguments[5:7]), arguments[7]
+        position = cgutils.alloca_once_value(builder, vectors.type(0))
+        with cgutils.for_range(builder, vectors) as loop:
+            mask = lane_mask(builder, masks, builder.mul(loop.index, mask_step), vector_type)
+            value = load(builder, source, vector_type, builder.mul(loop.index, vectors.type(vector_type.count)))
+            done = builder.load(position)
+            store_compressed(builder, value, target, done, mask)
+            bits = builder.bitcast(mask, ir.IntType(vector_type.count))
+            builder.store(builder.add(done, builder.zext(builder.ctpop(bits), done.type)), position)
         return context.get_dummy_value()
 
     return signature, generate

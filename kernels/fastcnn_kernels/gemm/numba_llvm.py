@@ -179,6 +179,27 @@ def store_masked(builder, value, pointer, offset, mask):
     call_masked(builder, "store", ir.VoidType(), [value, address, ir.IntType(32)(1), mask])
 
 
+def store_compressed(builder, value, pointer, offset, mask):
+    """Store the lanes in the mask side by side."""
+    if VECTOR_BYTES < 64:
+        address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
+        call_masked(builder, "compressstore", ir.VoidType(), [value, address, mask])
+        return
+    # LLVM would compress on the way to memory, which some CPUs do lane by lane.
+    suffix = f"v{value.type.count}{'f64' if isinstance(value.type.element, ir.DoubleType) else 'f32'}"
+    compress = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(value.type, [value.type, value.type, mask.type]), f"{COMPRESS}.{suffix}"
+    )
+    count = builder.ctpop(builder.bitcast(mask, ir.IntType(value.type.count)))
+    compressed = builder.call(compress, [value, ir.Constant(value.type, None), mask])
+    kept = first_lanes(builder, builder.zext(count, ir.IntType(32)), value.type)
+    store_masked(builder, compressed, pointer, offset, kept)
+
+
+#: LLVM's name of AVX-512's instruction that moves the lanes in a mask to the front.
+COMPRESS = "llvm.x86.avx512.mask.compress"
+
+
 @cache
 def machine_code(function, *argument_types):
     """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""

@@ -20,7 +20,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, even_tile,
-    has_nonfinite, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile, zero_run
+    has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile, zero_run
 )
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
@@ -91,8 +91,13 @@ cdef void masked_tiles(
                     tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums - block * row_block * Q, Q, 1,
                     sums_step,
                 )
-            else:
-                store_tile(tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, target, Q, 1, m_step)
+                continue
+            c = target + pixel // width * Q + min(Q, pixel % width)
+            for h in range(min(mr, M - i)):
+                keep_lanes(
+                    c + h * m_step, tile + h * tile_width, <int>vectors, masks + step * most * (taps + 1) + taps,
+                    taps + 1,
+                )
         if pool == 2:
             for i in range(min(mr, M - panel * mr)):
                 for h in range(min(row_block, P - block * row_block) // 2):

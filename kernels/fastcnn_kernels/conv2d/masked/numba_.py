@@ -13,6 +13,7 @@ from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
+    keep_lanes,
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_dots import (
@@ -92,10 +93,13 @@ def masked_tiles(
                         scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, scratch,
                         sums - block * row_block * Q, Q, 1, sums_step,
                     )  # fmt: skip
-                else:
-                    store_tile(
-                        scratch, tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, out, target, Q, 1, m_step
-                    )
+                    continue
+                kept = target + pixel // width * Q + min(Q, pixel % width)
+                for h in range(min(mr, M - i)):
+                    keep_lanes(
+                        out, kept + h * m_step, scratch, tile + h * tile_width, vectors, masks,
+                        step * most * (taps + 1) + taps, taps + 1,
+                    )  # fmt: skip
         if pool == 2:
             for i in range(min(mr, M - panel * mr)):
                 for h in range(min(row_block, P - block * row_block) // 2):
