@@ -10,6 +10,9 @@ WEIGHT_CHUNKS = 16
 #: most: lanes are added up after so many.
 DOT_PIXELS, DOT_IMAGES = 1024, 8
 
+#: Rows of whole vectors, at least so many, are tiled one by one: their results are stored line by line.
+VECTORS_OF_A_ROW = 4
+
 
 def images_at_a_time(rows_step: int, blocks: int, images: int, bytes_per_image: int) -> int:
     """Images whose planes are multiplied at a time: several, if each takes one block of `rows_step` copied pixels.

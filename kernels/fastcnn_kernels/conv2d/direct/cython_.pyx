@@ -37,6 +37,8 @@ from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
+cdef Py_ssize_t VECTORS_OF_A_ROW = blocking.VECTORS_OF_A_ROW
+
 
 cdef void pad_block(
     const real* image, real* planes, Py_ssize_t channels, const Py_ssize_t* table, const Py_ssize_t* phases,
@@ -108,12 +110,15 @@ cdef void direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int mr = panel_rows(M), VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
-    cdef Py_ssize_t pixel, tile_width, i, panel
+    cdef Py_ssize_t pixel, tile_width, i, panel, q = 0
+    cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         pixel = 0
         while pixel < pixels:
-            vectors = <int>min(TILE_VECTORS(mr), (pixels - pixel + VL - 1) // VL)
+            if by_row:
+                q = pixel % width
+            vectors = <int>min(TILE_VECTORS(mr), ((Q - q if by_row else pixels - pixel) + VL - 1) // VL)
             tile_width = vectors * VL
             direct(mr, vectors, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
             activate(tile, min(mr, M - i), tile_width, tile_width, activation)
@@ -127,6 +132,8 @@ cdef void direct_product(
                     out + i * product[6] + p * product[4], product[4], product[5], product[6],
                 )
             pixel += tile_width
+            if by_row and q + tile_width == Q:
+                pixel += width - Q
     if pool == 2:
         pool_block(sums, out, product, M, rows, p)
 

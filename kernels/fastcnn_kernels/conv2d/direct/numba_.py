@@ -127,12 +127,15 @@ def direct_product(
     mr, VL = panel_rows(M), panel_width(planes) // 2
     P, Q = product[0], product[1]
     rows = min(PB, P - p)
-    pixels = (rows - 1) * width + Q
+    pixels, q = (rows - 1) * width + Q, 0
+    by_row = Q % VL == 0 and Q >= blocking.VECTORS_OF_A_ROW * VL
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         pixel = 0
         while pixel < pixels:
-            vectors = min(tile_vectors(mr), (pixels - pixel + VL - 1) // VL)
+            if by_row:
+                q = pixel % width
+            vectors = min(tile_vectors(mr), ((Q - q if by_row else pixels - pixel) + VL - 1) // VL)
             tile_width = vectors * VL
             direct(
                 mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
@@ -150,6 +153,8 @@ def direct_product(
                     out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
                 )  # fmt: skip
             pixel += tile_width
+            if by_row and q + tile_width == Q:
+                pixel += width - Q
     if pool == 2:
         pool_block(tile, sums, out, out_start, product, M, rows, p)
 
