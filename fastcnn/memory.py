@@ -1,12 +1,19 @@
-"""Memory kept for reuse: large results, workspaces, and the address tables of layers."""
+"""What is kept for reuse: memory of large results and workspaces, the address tables of layers, and known calls."""
 
 from typing import Any
 
+from fastcnn import recall
 from fastcnn.checks import integer
 from fastcnn_kernels import memory
-from fastcnn_kernels.memory import clear_cache, memory_stats
+from fastcnn_kernels.memory import memory_stats
 
 __all__ = ["clear_cache", "memory_stats", "set_memory_limit"]
+
+
+def clear_cache() -> None:
+    """Free the memory kept for reuse, the address tables kept per layer, and calls remembered. Arrays in use stay."""
+    recall.forget()
+    memory.clear_cache()
 
 
 def set_memory_limit(nbytes: Any) -> None:

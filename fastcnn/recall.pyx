@@ -18,9 +18,8 @@ from numpy cimport (
 
 import numpy as np
 
-from fastcnn import threads
+from fastcnn import dispatch, threads
 from fastcnn.arrays import F32, F64, deliver
-from fastcnn.dispatch import run, settings
 from fastcnn.prepacked import Conv2dWeight
 from fastcnn_kernels.prepacked import Prepacked
 from fastcnn_kernels.recycled import empty
@@ -47,8 +46,8 @@ cdef dict recorded = {}
 
 
 cdef struct Signature:
-    Py_ssize_t size, arrays
-    int64_t words[MOST_WORDS]
+    Py_ssize_t size, arrays  # words and arrays so far
+    int64_t words[MOST_WORDS]  # of each value its kind, its size or itself, and what else it takes to tell it from others
     char* starts[MOST_ARRAYS]
 
 
@@ -88,7 +87,10 @@ cdef bint write(Signature* signature, object value) except -1:
             return False
         word[0], word[1] = INTEGER, value
     elif type(value) is str:
-        text = PyUnicode_AsUTF8AndSize(value, &size)
+        try:
+            text = PyUnicode_AsUTF8AndSize(value, &size)
+        except UnicodeEncodeError:
+            return False
         if size > 8 * room:
             return False
         word[0], word[1] = TEXT, size
@@ -152,7 +154,7 @@ cdef class Step:
         self.kernel, self.other, self.parallel_work = chosen
         self.parallel = self.work >= self.parallel_work and threads.get_num_threads() > 1
         self.names = (*call, "num_threads")
-        self.values, self.parts, self.plain = [], [], True
+        self.values, self.parts, self.plain = [], [], len(self.names) <= MOST_KEYWORDS
         for name, value in call.items():
             if isinstance(value, (np.ndarray, Prepacked)):
                 index = origin(value, parts)
@@ -255,6 +257,11 @@ cdef record(bytes signature, tuple arguments, list chosen, list steps, result):
     recorded[signature] = call
 
 
+def forget():
+    """Forget all calls."""
+    recorded.clear()
+
+
 def perform(build, tuple arguments, backend, out=None):
     """Run an op.
 
@@ -279,7 +286,7 @@ def perform(build, tuple arguments, backend, out=None):
         What `build` and `dispatch.run` raise.
     """
     cdef Call call
-    signature = signature_of(build, arguments, settings(backend))
+    signature = signature_of(build, arguments, dispatch.settings(backend))
     if signature is not None:
         call = <Call>recorded.get(signature)
         if call is not None:
@@ -287,7 +294,7 @@ def perform(build, tuple arguments, backend, out=None):
             if result is not None:
                 return result
     steps, result = build(*arguments)
-    chosen = run(steps, backend)
+    chosen = dispatch.run(steps, backend)
     if signature is not None and (out is None or np.may_share_memory(result, out)):
         record(signature, arguments, chosen, steps, result)
     return deliver(result, out)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn import dispatch, recall
+from fastcnn import dispatch
 
 RNG = np.random.default_rng(0)
 
@@ -63,7 +63,7 @@ def same(got, expected):
 @pytest.fixture
 def no_building(monkeypatch):
     """Let a test end what would find a call out anew."""
-    return lambda: monkeypatch.setattr(recall, "run", refuse)
+    return lambda: monkeypatch.setattr(dispatch, "run", refuse)
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
@@ -132,6 +132,15 @@ def test_options_of_other_types_are_different_calls():
         with pytest.raises(TypeError, match="stride: got"):
             fc.conv2d(X, W, stride=1.0)
     same(fc.conv2d(X, W, stride=np.int64(1)), fc.conv2d(X, W))
+
+
+def test_strings():
+    for bad in ("\ud800", "same" * 300):
+        with pytest.raises(ValueError, match="padding: got"):
+            fc.conv2d(X, W, padding=bad)
+    for padding in ("same", "valid"):
+        for _ in range(2):
+            same(fc.conv2d(X, W, padding=padding), fc.conv2d(X, W, padding=padding, backend="cython"))
 
 
 def test_out_is_filled(no_building):
@@ -221,6 +230,14 @@ def test_results_are_new_arrays():
     assert not np.may_share_memory(first, second)
     first[...] = 0
     assert second.any()
+
+
+def test_clear_cache_forgets_calls(no_building):
+    fc.conv2d(X, W)
+    fc.clear_cache()
+    no_building()
+    with pytest.raises(AssertionError, match="not known"):
+        fc.conv2d(X, W)
 
 
 def test_threads_call_at_once():

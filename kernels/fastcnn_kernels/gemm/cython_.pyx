@@ -98,7 +98,7 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
     cdef const real* a_start = <const real*>address(a)
     cdef const real* b_start = <const real*>address(b)
     cdef const real* bias_start = <const real*>address(bias)
-    cdef Py_ssize_t Z = table[0], ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5], worker
+    cdef Py_ssize_t ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5], worker
     cdef Py_ssize_t row_step = table[6], column_step = table[7]
     cdef int NR = panel_width(out), mr = <int>table[8]
     cdef Py_ssize_t a_size = ZA * ((M + mr - 1) // mr) * mr * L, b_size = ZB * ((N + NR - 1) // NR) * NR * L
