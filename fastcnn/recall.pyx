@@ -47,7 +47,7 @@ cdef dict recorded = {}
 
 cdef struct Signature:
     Py_ssize_t size, arrays  # words and arrays so far
-    int64_t words[MOST_WORDS]  # of each value its kind, its size or itself, and what else it takes to tell it from others
+    int64_t words[MOST_WORDS]  # of each value its kind, its size or itself, then what it consists of
     char* starts[MOST_ARRAYS]
 
 
