@@ -28,8 +28,8 @@ BACKEND = Setting("backend", lambda: table.BACKENDS, lambda name: table.unavaila
 ALGORITHM = Setting("algorithm", lambda: table.ALGORITHMS)
 
 
-def run(steps: list[Step], backend: str | None) -> "list[Chosen]":
-    """Run each of `steps` on the first kernel that takes it, and return what ran.
+def run(steps: list[Step], choice: str, algorithm: str) -> "list[Chosen]":
+    """Run each of `steps` on the first kernel that takes it under a backend and algorithm, and return what ran.
 
     Raises
     ------
@@ -38,10 +38,9 @@ def run(steps: list[Step], backend: str | None) -> "list[Chosen]":
     ValueError
         If an algorithm was asked for that does not apply to a call.
     """
-    choice, algorithm = BACKEND.chosen(backend), ALGORITHM.chosen()
     ran = []
     for step in steps:
-        for observe in _observers:
+        for observe in observers:
             observe(step)
         ran.append(chosen := _known(step, choice, algorithm))
         launch(chosen, step)
@@ -72,21 +71,22 @@ def choose(step: Step) -> "Chosen":
 
 
 def settings(backend: str | None = None) -> tuple[Any, ...]:
-    """Return all but the call that decides what `choose` and `run` take, and whether somebody observes that."""
-    return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation, bool(_observers)
+    """Return all but the call that decides what `choose` returns: backend, algorithm, threads, count of changes."""
+    return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation
 
 
 @contextmanager
 def observing(observe: Callable[[Step], None]) -> Iterator[None]:
     """Have `observe` called with every step before it is run, in any thread."""
-    _observers.append(observe)
+    observers.append(observe)
     try:
         yield
     finally:
-        _observers.remove(observe)
+        observers.remove(observe)
 
 
-_observers: list[Callable[[Step], None]] = []
+#: Those of `observing`; while there are any, `recall` lets every call come here.
+observers: list[Callable[[Step], None]] = []
 
 
 def _no_kernel(op: str, choice: str, algorithm: str, call: dict[str, Any]) -> Exception:

@@ -12,14 +12,14 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    PyArray_BYTES, PyArray_CheckExact, PyArray_DESCR, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_NBYTES,
-    import_array, ndarray
+    NPY_DOUBLE, NPY_FLOAT, PyArray_BYTES, PyArray_CheckExact, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_NBYTES,
+    PyArray_TYPE, import_array, ndarray
 )
 
 import numpy as np
 
 from fastcnn import dispatch, threads
-from fastcnn.arrays import F32, F64, deliver
+from fastcnn.arrays import deliver
 from fastcnn.prepacked import Conv2dWeight
 from fastcnn_kernels.prepacked import Prepacked
 from fastcnn_kernels.recycled import empty
@@ -56,6 +56,7 @@ cdef bint write(Signature* signature, object value) except -1:
     cdef int64_t* word = signature.words + signature.size
     cdef Py_ssize_t room = MOST_WORDS - signature.size - 2, size, i
     cdef const char* text
+    cdef int dtype
     if room < 0:
         return False
     signature.size += 2
@@ -66,13 +67,13 @@ cdef bint write(Signature* signature, object value) except -1:
         size = (<ndarray>value).ndim
         if not PyArray_ISCARRAY_RO(<ndarray>value) or size > room or signature.arrays == MOST_ARRAYS:
             return False
-        dtype = <object>PyArray_DESCR(<ndarray>value)
-        if dtype is not F32 and dtype is not F64:
+        dtype = PyArray_TYPE(<ndarray>value)
+        if dtype != NPY_FLOAT and dtype != NPY_DOUBLE:
             return False
         if PyArray_ISWRITEABLE(<ndarray>value):
-            word[0] = FLOAT32 if dtype is F32 else FLOAT64
+            word[0] = FLOAT32 if dtype == NPY_FLOAT else FLOAT64
         else:
-            word[0] = READ_ONLY_FLOAT32 if dtype is F32 else READ_ONLY_FLOAT64
+            word[0] = READ_ONLY_FLOAT32 if dtype == NPY_FLOAT else READ_ONLY_FLOAT64
         signature.starts[signature.arrays] = PyArray_BYTES(<ndarray>value)
         i = 0
         while signature.starts[i] != PyArray_BYTES(<ndarray>value):
@@ -149,10 +150,10 @@ cdef class Step:
     cdef readonly Py_ssize_t out  # index of the result
     cdef readonly bint plain  # all arrays are parts or results of the call
 
-    def __init__(self, chosen, step, list parts):
+    def __init__(self, chosen, step, list parts, number):
         _, self.work, call, _ = step
         self.kernel, self.other, self.parallel_work = chosen
-        self.parallel = self.work >= self.parallel_work and threads.get_num_threads() > 1
+        self.parallel = self.work >= self.parallel_work and number > 1
         self.names = (*call, "num_threads")
         self.values, self.parts, self.plain = [], [], len(self.names) <= MOST_KEYWORDS
         for name, value in call.items():
@@ -231,8 +232,8 @@ cdef class Call:
         return parts[first] if self.single else tuple(parts[first:])
 
 
-cdef record(bytes signature, tuple arguments, list chosen, list steps, result):
-    """Remember a call, if its kernels take nothing but its arguments and results, and fill all of these."""
+cdef record(bytes signature, tuple arguments, list chosen, list steps, result, number):
+    """Remember a call on so many threads, if its kernels take only its arguments and results, and fill all of these."""
     cdef Call call = Call.__new__(Call)
     cdef Step step
     call.single = isinstance(result, np.ndarray)
@@ -245,21 +246,23 @@ cdef record(bytes signature, tuple arguments, list chosen, list steps, result):
         parts.append(each)
     if any(isinstance(each, np.ndarray) and each.size == 0 for each in parts):
         return
-    call.steps = [Step(*each, parts) for each in zip(chosen, steps, strict=True)]
+    call.steps = [Step(*each, parts, number) for each in zip(chosen, steps, strict=True)]
     written = {step.out for step in call.steps}
     for i, each in enumerate(call.results):
         if each is not None and (each if type(each) is int else first + i) not in written:
             return
     if any(not step.plain for step in call.steps):
         return
-    if len(recorded) >= REMEMBERED:
-        recorded.clear()
-    recorded[signature] = call
+    with cython.critical_section(recorded):
+        if len(recorded) >= REMEMBERED:
+            recorded.clear()
+        recorded[signature] = call
 
 
 def forget():
     """Forget all calls."""
-    recorded.clear()
+    with cython.critical_section(recorded):
+        recorded.clear()
 
 
 def perform(build, tuple arguments, backend, out=None):
@@ -286,15 +289,18 @@ def perform(build, tuple arguments, backend, out=None):
         What `build` and `dispatch.run` raise.
     """
     cdef Call call
-    signature = signature_of(build, arguments, dispatch.settings(backend))
+    settings = dispatch.settings(backend)
+    signature = None if dispatch.observers else signature_of(build, arguments, settings)
     if signature is not None:
-        call = <Call>recorded.get(signature)
+        with cython.critical_section(recorded):
+            call = <Call>recorded.get(signature)
         if call is not None:
             result = call.run(arguments)
             if result is not None:
                 return result
     steps, result = build(*arguments)
-    chosen = dispatch.run(steps, backend)
+    choice, algorithm, number, _ = settings
+    chosen = dispatch.run(steps, choice, algorithm)
     if signature is not None and (out is None or np.may_share_memory(result, out)):
-        record(signature, arguments, chosen, steps, result)
+        record(signature, arguments, chosen, steps, result, number)
     return deliver(result, out)

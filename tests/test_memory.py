@@ -1,5 +1,7 @@
 """Memory is handed out again once nobody holds it, and not before."""
 
+import copy
+import gc
 import subprocess
 import sys
 import threading
@@ -140,6 +142,38 @@ def test_large_arrays_begin_at_a_cache_line(limit):
             assert address(array) % recycled.ALIGNMENT == 0
             assert array.flags.c_contiguous
             array[...] = 1
+
+
+def test_blocks_given_back_by_the_garbage_collector_while_another_is():
+    hold = [[] for _ in range(5000)]  # the interpreter keeps no spare lists: the next one may collect garbage
+    first, second = (memory.empty(LARGE, np.float32) for _ in range(2))
+    cycle = [first]
+    cycle.append(cycle)
+    thresholds = gc.get_threshold()
+    gc.disable()
+    del cycle, first
+    gc.set_threshold(1, 1, 1)
+    gc.enable()
+    try:
+        del second
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    before = fc.memory_stats()
+    assert before["kept_bytes"] == 2 * recycled.size_class(4 * LARGE[0] * LARGE[1])
+    held = [memory.empty(LARGE, np.float32) for _ in range(2)]
+    assert fc.memory_stats()["reused"] == before["reused"] + len(held)
+    fc.set_memory_limit(0)
+    assert len(hold) == 5000
+
+
+def test_a_lease_is_nobody_elses():
+    array = memory.empty(LARGE, np.float32)
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        copy.copy(array.base)
+    type(array.base)()
+    assert address(memory.empty(LARGE, np.float32)) != address(array)
+    assert address(copy.copy(array)) != address(array)
 
 
 def test_threads_never_share_a_block():

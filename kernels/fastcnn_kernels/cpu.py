@@ -4,10 +4,11 @@ The compiled extensions of every level sit side by side (``gemm/baseline``, ``ge
 appends `level_folder` to its ``__path__`` so that importing ``cython_`` finds the one of the level in use.
 """
 
-import importlib.util
 import os
 from functools import cache
 from pathlib import Path
+
+from fastcnn_kernels.cpu_probe import x86_level
 
 #: Name of each level, lowest first -> the value of `cpu_probe.x86_level` it needs.
 LEVELS = {"baseline": 0, "x86-64-v3": 3, "x86-64-v4": 4}
@@ -16,10 +17,6 @@ LEVELS = {"baseline": 0, "x86-64-v3": 3, "x86-64-v4": 4}
 @cache
 def supported_levels() -> tuple[str, ...]:
     """Names of the levels this machine can run, lowest first."""
-    if importlib.util.find_spec("fastcnn_kernels.cpu_probe") is None:
-        return ("baseline",)
-    from fastcnn_kernels.cpu_probe import x86_level
-
     return tuple(name for name, needed in LEVELS.items() if x86_level() >= needed)
 
 

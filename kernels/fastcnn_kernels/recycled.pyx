@@ -47,6 +47,7 @@ cdef enum:
 cdef Py_ssize_t LARGEST = 1 << 62
 
 
+@cython.auto_pickle(False)
 cdef class Pool:
     """Free blocks by size; the sizes in the order of their last return, so that the oldest give way."""
 
@@ -79,13 +80,12 @@ cdef class Pool:
 
     cdef void give_back(self, ndarray block, Py_ssize_t size):
         """Keep a block for reuse, in place of those whose size was not used for longest."""
+        cdef list fresh = []  # made first: that may collect garbage, which may give back blocks of this size
         cdef list blocks
         with cython.critical_section(self):
             self.leased -= size
             if size <= self.limit:
-                blocks = <list>self.free.pop(size, None)
-                if blocks is None:
-                    blocks = []
+                blocks = <list>self.free.pop(size, fresh)
                 blocks.append(block)
                 self.free[size] = blocks
                 self.kept += size
@@ -94,7 +94,7 @@ cdef class Pool:
     cdef void shrink(self):
         """Free what is beyond the limit, oldest sizes first."""
         cdef list blocks
-        while self.kept > self.limit:
+        while self.kept > self.limit and self.free:
             size = next(iter(self.free))
             blocks = <list>self.free[size]
             if blocks:
@@ -123,6 +123,7 @@ cdef Pool the_pool = pool
 @cython.final
 @cython.no_gc  # it refers to nothing that refers back, and so may give back its block when it is deallocated
 @cython.freelist(16)
+@cython.auto_pickle(False)
 cdef class Lease:
     """What an array on a block has as its base: gives the block back when the last view is gone.
 
@@ -134,7 +135,11 @@ cdef class Lease:
     cdef Pool pool
 
     def __dealloc__(self):
-        self.pool.give_back(self.block, self.size)
+        if self.pool is not None:
+            self.pool.give_back(self.block, self.size)
+
+    def __reduce__(self):
+        raise TypeError("a lease is neither copied nor pickled: its block is one array's")
 
 
 cdef ndarray new_block(npy_intp nbytes):

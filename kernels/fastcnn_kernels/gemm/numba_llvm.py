@@ -234,7 +234,7 @@ def emit_call(context, builder, function, argument_types, arguments):
 
 
 def call_masked(builder, name, result, arguments):
-    """Call ``llvm.masked.load`` or ``llvm.masked.store`` of a vector type, declared by name."""
+    """Call ``llvm.masked.load``, ``store`` or ``compressstore`` of a vector type, declared by name."""
     vector = arguments[-1].type if name == "load" else arguments[0].type
     suffix = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
     function = cgutils.get_or_insert_function(
