@@ -59,19 +59,8 @@ def launch(chosen: "Chosen", step: Step) -> None:
             threads.release()
 
 
-def choose(step: Step) -> "Chosen":
-    """Return what `run` would take for a step, for calls that differ from it in their arrays only.
-
-    Raises
-    ------
-    RuntimeError, ValueError
-        As `run`.
-    """
-    return _known(step, BACKEND.chosen(), ALGORITHM.chosen())
-
-
 def settings(backend: str | None = None) -> tuple[Any, ...]:
-    """Return all but the call that decides what `choose` returns: backend, algorithm, threads, count of changes."""
+    """Return all but the call that decides what runs: backend, algorithm, threads, and a count of changes."""
     return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation
 
 

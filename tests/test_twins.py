@@ -42,3 +42,10 @@ def test_every_row_of_an_op_has_the_same_arguments(op):
         ).group(1)
         names = [re.sub(r" not None$", "", part.strip()).split()[-1] for part in re.split(r",(?![^\[]*\])", header)]
         assert names == expected, kernel.name
+
+
+def test_plans_count_the_rows_of_panels_as_kernels_do():
+    from fastcnn_kernels.gemm import geometry, numba_
+
+    for M in range(1, 400):
+        assert geometry.panel_rows(M, numba_.MR) == numba_.panel_rows(M)

@@ -3,17 +3,20 @@
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastcnn import calls, dispatch
+from fastcnn import ops
 from fastcnn.arrays import array, deliver, output, ready
 from fastcnn.nn.modules import Conv2d, Linear, Module, ReLU, ReLU6
 from fastcnn.nn.norm import BatchNorm2d
 from fastcnn.nn.pooling import MaxPool2d
 from fastcnn.prepacked import prepack_conv2d
 
+#: A step settled for one shape of input: it fills memory of its own and returns that.
+Run = Callable[[np.ndarray], np.ndarray]
 ACTIVATIONS = {ReLU: "relu", ReLU6: "relu6"}
 #: Shapes of input whose calls and results a thread keeps; the oldest is forgotten.
 KEPT_SHAPES = 8
@@ -34,7 +37,7 @@ class Prepared:
     def __init__(self, layers: list[Module]):
         self._steps = list(_fused(layers))
         self.steps = [str(step) for step in self._steps]
-        self._kept = threading.local()  # of each thread: ``plans``, by input shape, dtype and settings
+        self._kept = threading.local()  # of each thread: ``plans``, by input shape and dtype
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the model's result for `x`.
@@ -52,7 +55,7 @@ class Prepared:
         """
         x = ready(array(x, "x"), "x")
         plans = self._kept.__dict__.setdefault("plans", {})
-        key = (x.shape, x.dtype.char, dispatch.settings())
+        key = x.shape, x.dtype.char
         y = x
         if key in plans:
             for run in plans[key]:
@@ -84,26 +87,6 @@ class Prepared:
         return "\n".join(["Prepared:", *self.steps])
 
 
-class _Call:
-    """A step settled for one shape of input: the kernel call, and the memory its result stays in."""
-
-    def __init__(self, steps: list[dispatch.Step], result: np.ndarray, activate: Callable[..., Any] | None = None):
-        self._steps, self._result, self._activate = steps, result, activate
-        # one kernel call, or none for an empty batch
-        self._chosen = [dispatch.choose(step) for step in steps]
-        self._sources = [(name, step[2][name].shape) for step in steps for name in ("x", "a") if name in step[2]]
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        for chosen, step, (name, shape) in zip(self._chosen, self._steps, self._sources, strict=True):
-            arguments = step[2]
-            arguments[name] = x.reshape(shape)
-            dispatch.launch(chosen, step)
-            arguments[name] = None  # the caller's array is not kept
-        if self._activate is not None:
-            self._activate(self._result)
-        return self._result
-
-
 class _Convolution:
     """Conv2d and what it takes in of the layers behind it."""
 
@@ -122,8 +105,9 @@ class _Convolution:
     def __str__(self) -> str:
         return self._name
 
-    def bind(self, x: np.ndarray) -> _Call:
-        return _Call(*calls.conv2d(x, self._weight, self._bias, **self._options, out=None))
+    def bind(self, x: np.ndarray) -> Run:
+        given = {"weight": self._weight, "bias": self._bias, **self._options}
+        return partial(ops.conv2d, **given, out=ops.conv2d(x, **given))
 
 
 class _Dense:
@@ -138,8 +122,10 @@ class _Dense:
     def __str__(self) -> str:
         return self._name
 
-    def bind(self, x: np.ndarray) -> _Call:
-        return _Call(*calls.linear(x, self._weight, self._bias, None), self._activate)
+    def bind(self, x: np.ndarray) -> Run:
+        run = partial(ops.linear, weight=self._weight, bias=self._bias, out=ops.linear(x, self._weight, self._bias))
+        activate = self._activate
+        return run if activate is None else lambda x: activate(run(x))
 
 
 class _Other:
@@ -155,12 +141,12 @@ class _Other:
         return self._layer
 
 
-def _relu(y: np.ndarray) -> None:
-    np.maximum(y, 0, out=y)
+def _relu(y: np.ndarray) -> np.ndarray:
+    return np.maximum(y, 0, out=y)
 
 
-def _relu6(y: np.ndarray) -> None:
-    np.clip(y, 0, 6, out=y)
+def _relu6(y: np.ndarray) -> np.ndarray:
+    return np.clip(y, 0, 6, out=y)
 
 
 def _fused(layers: list[Module]) -> Iterator[_Convolution | _Dense | _Other]:
