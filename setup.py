@@ -24,8 +24,8 @@ SOURCES = sorted(
 )
 # Extensions without vector code, each built once.
 PLAIN = {
-    "fastcnn.recall": "fastcnn/recall.pyx",
     "fastcnn_kernels.cpu_probe": "kernels/fastcnn_kernels/cpu_probe.pyx",
+    "fastcnn_kernels.recall": "kernels/fastcnn_kernels/recall.pyx",
     "fastcnn_kernels.recycled": "kernels/fastcnn_kernels/recycled.pyx",
 }
 if not SOURCES or not all((ROOT / source).exists() for source in PLAIN.values()):

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from fastcnn import recall
 from fastcnn.checks import integer
-from fastcnn_kernels import memory
+from fastcnn_kernels import memory, recall
 from fastcnn_kernels.memory import memory_stats
 
 __all__ = ["clear_cache", "memory_stats", "set_memory_limit"]

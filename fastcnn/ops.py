@@ -6,12 +6,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcnn import calls, dispatch
-from fastcnn.recall import perform
+from fastcnn import calls, dispatch, threads
+from fastcnn.arrays import deliver
+from fastcnn_kernels import recall
 
 PairOption = int | tuple[int, int]
 PaddingOption = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+def _perform(build: Any, arguments: tuple[Any, ...], backend: str | None, out: np.ndarray | None = None) -> Any:
+    """Run the steps that `build` makes of a call, unless they are known already; return the op's result."""
+    settings = dispatch.settings(backend)
+    if not dispatch.observers:
+        result = recall.again(build, arguments, settings)
+        if result is not recall.UNKNOWN:
+            return result
+    steps, result = build(*arguments)
+    choice, algorithm, *_ = settings
+    chosen = dispatch.run(steps, choice, algorithm)
+    if not dispatch.observers and (out is None or np.may_share_memory(result, out)):
+        recall.record(build, arguments, settings, chosen, steps, result, threads)
+    return deliver(result, out)
 
 
 def conv2d(
@@ -72,7 +88,7 @@ def conv2d(
         If the backend asked for is not available or has no kernel for this call.
     """
     options = (stride, padding, dilation, groups, activation, max_pool)
-    return perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
+    return _perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
 
 
 def conv2d_backward(
@@ -113,7 +129,7 @@ def conv2d_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `conv2d`.
     """
-    return perform(calls.conv2d_backward, (dy, x, weight, stride, padding, dilation, groups, output_mask), backend)
+    return _perform(calls.conv2d_backward, (dy, x, weight, stride, padding, dilation, groups, output_mask), backend)
 
 
 def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
@@ -145,7 +161,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: np.ndarray | None = None, backend
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    result = perform(calls.matmul, (a, b, out), backend, out)
+    result = _perform(calls.matmul, (a, b, out), backend, out)
     return result if out is not None or result.ndim else result[()]
 
 
@@ -179,7 +195,7 @@ def linear(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    return perform(calls.linear, (x, weight, bias, out), backend, out)
+    return _perform(calls.linear, (x, weight, bias, out), backend, out)
 
 
 def linear_backward(
@@ -214,7 +230,7 @@ def linear_backward(
     TypeError, ValueError, OverflowError, MemoryError, RuntimeError
         As `matmul`.
     """
-    return perform(calls.linear_backward, (dy, x, weight, output_mask), backend)
+    return _perform(calls.linear_backward, (dy, x, weight, output_mask), backend)
 
 
 #: Op by name -> the function and what builds its calls.

@@ -7,26 +7,21 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import array
 from fastcnn.checks import message
-from fastcnn_kernels.prepacked import Prepacked
+from fastcnn_kernels.prepacked import PackedWeight
 
 
-class Conv2dWeight:
+class Conv2dWeight(PackedWeight):
     """Weights that `fastcnn.conv2d` packs once; made by `fastcnn.prepack_conv2d`.
 
     Attributes
     ----------
     shape : (K, C/groups, R, S)
     dtype : dtype
-    plain : ndarray
-        The weights as they were, read-only.
-    packed : Prepacked
-        Their packed copies.
     """
 
     def __init__(self, weight: np.ndarray):
-        self.plain = weight
+        super().__init__(weight)
         self.shape, self.dtype = weight.shape, weight.dtype
-        self.packed = Prepacked()
 
     @property
     def nbytes(self) -> int:

@@ -52,8 +52,8 @@ def check_archives(folder):
         "gemm/products_body.h",
         "gemm/micro.pxd",
         "conv2d/epilogue.pxd",
-        "fastcnn/recall.pyx",
         "fastcnn_kernels/cpu_probe.pyx",
+        "fastcnn_kernels/recall.pyx",
         "fastcnn_kernels/recycled.pyx",
     ]
     with tarfile.open(sdist) as archive:

@@ -26,6 +26,21 @@ class Prepacked:
         return 0
 
 
+class PackedWeight:
+    """Weights that kernels may pack once.
+
+    Attributes
+    ----------
+    plain : ndarray
+        The weights as they were, read-only.
+    packed : Prepacked
+        Their packed copies.
+    """
+
+    def __init__(self, plain: np.ndarray) -> None:
+        self.plain, self.packed = plain, Prepacked()
+
+
 def room(packed: Prepacked | None, order: tuple[Any, ...], size: int, dtype: Any) -> tuple[np.ndarray, bool]:
     """Return an array for filters in an order, and whether they are in it already."""
     if packed is None:

@@ -1,9 +1,9 @@
 """Calls made before: an op called again on arrays of the same shapes goes straight to its kernels.
 
-Whether a call is valid, what shapes its results have, which kernels run and with which keywords: `calls` and `dispatch`
-find that out in Python, which takes longer than a small convolution. For plain arrays none of it depends on their
-values or on where they lie, so it is remembered under the call's signature: the shapes and dtypes of arrays, the values
-of options, and the settings in force. Whatever is not plain has no signature and is found out in every call.
+Whether a call is valid, what shapes its results have, which kernels run and with which keywords: ``fastcnn.calls`` and
+``dispatch`` find that out in Python, which takes longer than a small convolution. For plain arrays none of it depends
+on their values or on where they lie, so it is remembered under the call's signature: the shapes and dtypes of arrays,
+the values of options, and the settings in force. Whatever is not plain has no signature and is found out in every call.
 """
 
 cimport cython
@@ -18,10 +18,7 @@ from numpy cimport (
 
 import numpy as np
 
-from fastcnn import dispatch, threads
-from fastcnn.arrays import deliver
-from fastcnn.prepacked import Conv2dWeight
-from fastcnn_kernels.prepacked import Prepacked
+from fastcnn_kernels.prepacked import PackedWeight, Prepacked
 from fastcnn_kernels.recycled import empty
 
 cdef extern from "numpy/arrayobject.h":
@@ -41,6 +38,9 @@ cdef enum Kind:
     NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, PREPACKED, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
 #: Calls remembered at most: more than the layers of any program; then all are forgotten.
 REMEMBERED = 1 << 14
+
+#: What `again` returns of a call that was not made before.
+UNKNOWN = object()
 
 cdef dict recorded = {}
 
@@ -103,7 +103,7 @@ cdef bint write(Signature* signature, object value) except -1:
         for each in <tuple>value:
             if not write(signature, each):
                 return False
-    elif type(value) is Conv2dWeight:
+    elif isinstance(value, PackedWeight):
         word[0] = PREPACKED
         return write(signature, value.plain)
     else:
@@ -125,7 +125,7 @@ cdef list taken_apart(tuple arguments):
     """Return what kernels take of a call's arguments, packed copies of weights behind them."""
     cdef list parts = list(arguments)
     for i, each in enumerate(arguments):
-        if type(each) is Conv2dWeight:
+        if isinstance(each, PackedWeight):
             parts[i] = each.plain
             parts.append(each.packed)
     return parts
@@ -142,7 +142,7 @@ cdef bint overlap(ndarray a, ndarray b) noexcept:
 cdef class Step:
     """One kernel, its keywords, and what of them are arrays of the call."""
 
-    cdef object kernel, other, work, parallel_work
+    cdef object kernel, other, work, parallel_work, threads
     cdef tuple names  # num_threads is the last
     cdef list values  # None for those that are put in anew in every call
     cdef list parts  # these: (position among the values, index among the call's parts and results, shape or None)
@@ -150,8 +150,9 @@ cdef class Step:
     cdef readonly Py_ssize_t out  # index of the result
     cdef readonly bint plain  # all arrays are parts or results of the call
 
-    def __init__(self, chosen, step, list parts, number):
+    def __init__(self, chosen, step, list parts, threads, number):
         _, self.work, call, _ = step
+        self.threads = threads
         self.kernel, self.other, self.parallel_work = chosen
         self.parallel = self.work >= self.parallel_work and number > 1
         self.names = (*call, "num_threads")
@@ -181,14 +182,14 @@ cdef class Step:
                 part = PyArray_Reshape(part, shape)
                 views.append(part)
             values[position] = <PyObject*>part
-        num_threads = threads.acquire(self.work, self.parallel_work) if self.parallel else 1
+        num_threads = self.threads.acquire(self.work, self.parallel_work) if self.parallel else 1
         values[count] = <PyObject*>num_threads
         try:
             if PyObject_Vectorcall(self.kernel, values, 0, self.names) is False:
                 PyObject_Vectorcall(self.other, values, 0, self.names)
         finally:
             if num_threads > 1:
-                threads.release()
+                self.threads.release()
 
 
 cdef Py_ssize_t origin(value, list parts) except -2:
@@ -211,7 +212,7 @@ cdef class Call:
     cdef bint single  # the op returns one array, not several
 
     cdef object run(self, tuple arguments):
-        """Return the op's result; None if these arrays are a different matter, or memory is short."""
+        """Return the op's result; UNKNOWN if these arrays are a different matter, or memory is short."""
         cdef list parts = taken_apart(arguments)
         cdef Py_ssize_t first = len(parts)
         cdef Step step
@@ -220,20 +221,37 @@ cdef class Call:
                 out, result = result, parts[result]
                 for i, each in enumerate(parts):
                     if i != out and PyArray_CheckExact(each) and overlap(each, result):
-                        return None
+                        return UNKNOWN
             elif result is not None:
                 try:
                     result = empty(*result)
                 except MemoryError:
-                    return None
+                    return UNKNOWN
             parts.append(result)
         for step in self.steps:
             step.run(parts)
         return parts[first] if self.single else tuple(parts[first:])
 
 
-cdef record(bytes signature, tuple arguments, list chosen, list steps, result, number):
-    """Remember a call on so many threads, if its kernels take only its arguments and results, and fill all of these."""
+def record(build, tuple arguments, tuple settings, list chosen, list steps, result, threads):
+    """Remember a call, if its kernels take nothing but its arguments and results, and fill all of these.
+
+    Parameters
+    ----------
+    build, arguments, settings
+        As for `again`.
+    chosen : list of Chosen
+        Kernel, successor and least parallel work of each step.
+    steps : list of Step
+        What ``dispatch`` ran.
+    result : ndarray or tuple of (ndarray or None)
+        What the op returned.
+    threads : module
+        Has ``acquire`` and ``release``.
+    """
+    signature = signature_of(build, arguments, settings)
+    if signature is None:
+        return
     cdef Call call = Call.__new__(Call)
     cdef Step step
     call.single = isinstance(result, np.ndarray)
@@ -246,7 +264,7 @@ cdef record(bytes signature, tuple arguments, list chosen, list steps, result, n
         parts.append(each)
     if any(isinstance(each, np.ndarray) and each.size == 0 for each in parts):
         return
-    call.steps = [Step(*each, parts, number) for each in zip(chosen, steps, strict=True)]
+    call.steps = [Step(*each, parts, threads, settings[2]) for each in zip(chosen, steps, strict=True)]
     written = {step.out for step in call.steps}
     for i, each in enumerate(call.results):
         if each is not None and (each if type(each) is int else first + i) not in written:
@@ -265,42 +283,27 @@ def forget():
         recorded.clear()
 
 
-def perform(build, tuple arguments, backend, out=None):
-    """Run an op.
+def again(build, tuple arguments, tuple settings):
+    """Run a call as it was run before.
 
     Parameters
     ----------
     build : callable
-        Of `calls`, what makes steps of the op's arguments.
+        Of ``fastcnn.calls``: stands for the op.
     arguments : tuple
-    backend : str or None
-        The op's argument.
-    out : ndarray, optional
-        That of the arguments which takes the result.
+        Those of `build`.
+    settings : tuple
+        What else decides which kernels run: backend, algorithm, number of threads, changes of the table.
 
     Returns
     -------
-    ndarray or tuple of (ndarray or None)
+    ndarray, tuple of (ndarray or None), or UNKNOWN
         The op's result.
-
-    Raises
-    ------
-    Exception
-        What `build` and `dispatch.run` raise.
     """
     cdef Call call
-    settings = dispatch.settings(backend)
-    signature = None if dispatch.observers else signature_of(build, arguments, settings)
-    if signature is not None:
-        with cython.critical_section(recorded):
-            call = <Call>recorded.get(signature)
-        if call is not None:
-            result = call.run(arguments)
-            if result is not None:
-                return result
-    steps, result = build(*arguments)
-    choice, algorithm, number, _ = settings
-    chosen = dispatch.run(steps, choice, algorithm)
-    if signature is not None and (out is None or np.may_share_memory(result, out)):
-        record(signature, arguments, chosen, steps, result, number)
-    return deliver(result, out)
+    signature = signature_of(build, arguments, settings)
+    if signature is None:
+        return UNKNOWN
+    with cython.critical_section(recorded):
+        call = <Call>recorded.get(signature)
+    return UNKNOWN if call is None else call.run(arguments)
