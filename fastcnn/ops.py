@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn import calls, dispatch, threads
 from fastcnn.arrays import deliver
-from fastcnn_kernels import recall
+from fastcnn_kernels.recall import UNKNOWN, again, record
 
 PairOption = int | tuple[int, int]
 PaddingOption = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -19,14 +19,14 @@ def _perform(build: Any, arguments: tuple[Any, ...], backend: str | None, out: n
     """Run the steps that `build` makes of a call, unless they are known already; return the op's result."""
     settings = dispatch.settings(backend)
     if not dispatch.observers:
-        result = recall.again(build, arguments, settings)
-        if result is not recall.UNKNOWN:
+        result = again(build, arguments, settings)
+        if result is not UNKNOWN:
             return result
     steps, result = build(*arguments)
     choice, algorithm, *_ = settings
     chosen = dispatch.run(steps, choice, algorithm)
     if not dispatch.observers and (out is None or np.may_share_memory(result, out)):
-        recall.record(build, arguments, settings, chosen, steps, result, threads)
+        record(build, arguments, settings, chosen, steps, result, threads)
     return deliver(result, out)
 
 
