@@ -202,16 +202,18 @@ import numpy as np
 from fastcnn_kernels import memory
 
 MiB = 1 << 20
-memory.empty(192 * MiB, np.uint8)
-assert memory.memory_stats()["kept_bytes"] == 192 * MiB
+memory.set_memory_limit(1024 * MiB)
+memory.empty(768 * MiB, np.uint8)
+assert memory.memory_stats()["kept_bytes"] == 768 * MiB
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 100 * MiB, resource.RLIM_INFINITY))
-array = memory.empty(240 * MiB, np.uint8)
+# Room for what malloc reserves when it fails, too: some 64 MiB of addresses.
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * MiB, resource.RLIM_INFINITY))
+array = memory.empty(640 * MiB, np.uint8)
 assert memory.memory_stats()["kept_bytes"] == 0
 held = memory.memory_stats()
 try:
-    memory.empty(240 * MiB, np.uint8)
+    memory.empty(640 * MiB, np.uint8)
 except MemoryError:
     assert memory.memory_stats() == held
     print("as it should be")
