@@ -15,7 +15,8 @@ from fastcnn.nn.norm import BatchNorm2d
 from fastcnn.nn.pooling import MaxPool2d
 from fastcnn.prepacked import prepack_conv2d
 
-#: A step settled for one shape of input: it fills memory of its own and returns that.
+#: A step settled for one shape of input: it fills memory of its own and returns that. `bind` returns it with the result
+#: of its first call.
 Run = Callable[[np.ndarray], np.ndarray]
 ACTIVATIONS = {ReLU: "relu", ReLU6: "relu6"}
 #: Shapes of input whose calls and results a thread keeps; the oldest is forgotten.
@@ -63,8 +64,8 @@ class Prepared:
         else:
             plan = []
             for step in self._steps:
-                plan.append(step.bind(y))
-                y = plan[-1](y)
+                run, y = step.bind(y)
+                plan.append(run)
             if len(plans) >= KEPT_SHAPES:
                 del plans[next(iter(plans))]
             plans[key] = plan
@@ -105,9 +106,10 @@ class _Convolution:
     def __str__(self) -> str:
         return self._name
 
-    def bind(self, x: np.ndarray) -> Run:
+    def bind(self, x: np.ndarray) -> tuple[Run, np.ndarray]:
         given = {"weight": self._weight, "bias": self._bias, **self._options}
-        return partial(ops.conv2d, **given, out=ops.conv2d(x, **given))
+        y = ops.conv2d(x, **given)
+        return partial(ops.conv2d, **given, out=y), y
 
 
 class _Dense:
@@ -122,10 +124,12 @@ class _Dense:
     def __str__(self) -> str:
         return self._name
 
-    def bind(self, x: np.ndarray) -> Run:
-        run = partial(ops.linear, weight=self._weight, bias=self._bias, out=ops.linear(x, self._weight, self._bias))
-        activate = self._activate
-        return run if activate is None else lambda x: activate(run(x))
+    def bind(self, x: np.ndarray) -> tuple[Run, np.ndarray]:
+        y = ops.linear(x, self._weight, self._bias)
+        run, activate = partial(ops.linear, weight=self._weight, bias=self._bias, out=y), self._activate
+        if activate is None:
+            return run, y
+        return lambda x: activate(run(x)), activate(y)
 
 
 class _Other:
@@ -137,8 +141,8 @@ class _Other:
     def __str__(self) -> str:
         return type(self._layer).__name__
 
-    def bind(self, x: np.ndarray) -> Module:
-        return self._layer
+    def bind(self, x: np.ndarray) -> tuple[Run, np.ndarray]:
+        return self._layer, self._layer(x)
 
 
 def _relu(y: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ out again. Compiled, because a small convolution takes less time than this does 
 
 cimport cython
 from libc.stdint cimport uintptr_t
-from numpy cimport PyArray_DATA, ndarray, npy_intp, set_array_base
+from numpy cimport PyArray_DATA, import_array, ndarray, npy_intp, set_array_base
 from numpy cimport dtype as Descriptor
 
 import numpy as np
@@ -23,7 +23,6 @@ cdef extern from "numpy/arrayobject.h":
     }
     """
     object new_array(object dtype, int ndim, npy_intp* shape, void* data)
-    int import_array "_import_array"() except -1
 
 import_array()
 
@@ -157,17 +156,12 @@ cdef object on_block(ndarray block, object owner, object dtype, int ndim, npy_in
     return array
 
 
-cdef Py_ssize_t rounded(Py_ssize_t nbytes) noexcept:
-    """Bytes of the block that serves a request."""
+cpdef Py_ssize_t size_class(Py_ssize_t nbytes) noexcept:
+    """Return the bytes of the block that serves a request of `nbytes`."""
     cdef Py_ssize_t step = 1
     while step * 2 * classes <= nbytes:
         step *= 2
     return (nbytes + step - 1) // step * step
-
-
-def size_class(Py_ssize_t nbytes):
-    """Return the bytes of the block that serves a request of `nbytes`."""
-    return rounded(nbytes)
 
 
 cdef Py_ssize_t measure(tuple shape, npy_intp* sizes, Py_ssize_t itemsize) except -2:
@@ -221,7 +215,7 @@ def empty(shape, dtype):
     if nbytes < smallest_block or the_pool.limit == 0:
         block = new_block(nbytes)
         return on_block(block, block, dtype, ndim, sizes)
-    nbytes = rounded(nbytes)
+    nbytes = size_class(nbytes)
     block = the_pool.take(nbytes)
     lease = Lease.__new__(Lease)
     lease.pool, lease.block, lease.size = the_pool, block, nbytes

@@ -68,9 +68,8 @@ def keep_lanes(
             mask = lane_mask(builder, masks, builder.mul(loop.index, mask_step), vector_type)
             value = load(builder, source, vector_type, builder.mul(loop.index, vectors.type(vector_type.count)))
             done = builder.load(position)
-            store_compressed(builder, value, target, done, mask)
-            bits = builder.bitcast(mask, ir.IntType(vector_type.count))
-            builder.store(builder.add(done, builder.zext(builder.ctpop(bits), done.type)), position)
+            kept = store_compressed(builder, value, target, done, mask)
+            builder.store(builder.add(done, builder.zext(kept, done.type)), position)
         return context.get_dummy_value()
 
     return signature, generate

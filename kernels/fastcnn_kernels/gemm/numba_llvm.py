@@ -180,20 +180,20 @@ def store_masked(builder, value, pointer, offset, mask):
 
 
 def store_compressed(builder, value, pointer, offset, mask):
-    """Store the lanes in the mask side by side."""
+    """Store the lanes in the mask side by side, and return how many they are."""
+    count = builder.zext(builder.ctpop(builder.bitcast(mask, ir.IntType(value.type.count))), ir.IntType(32))
     if VECTOR_BYTES < 64:
         address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
         call_masked(builder, "compressstore", ir.VoidType(), [value, address, mask])
-        return
+        return count
     # LLVM would compress on the way to memory, which some CPUs do lane by lane.
     suffix = f"v{value.type.count}{'f64' if isinstance(value.type.element, ir.DoubleType) else 'f32'}"
     compress = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(value.type, [value.type, value.type, mask.type]), f"{COMPRESS}.{suffix}"
     )
-    count = builder.ctpop(builder.bitcast(mask, ir.IntType(value.type.count)))
     compressed = builder.call(compress, [value, ir.Constant(value.type, None), mask])
-    kept = first_lanes(builder, builder.zext(count, ir.IntType(32)), value.type)
-    store_masked(builder, compressed, pointer, offset, kept)
+    store_masked(builder, compressed, pointer, offset, first_lanes(builder, count, value.type))
+    return count
 
 
 #: LLVM's name of AVX-512's instruction that moves the lanes in a mask to the front.
