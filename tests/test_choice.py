@@ -10,12 +10,14 @@ from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.gemm.skinny import blocking as skinny
+from fastcnn_kernels.gemm.small import blocking as small
 
 V4 = "x86-64-v4"
 #: Rows of the large matrix that outer products ask for.
 MANY = skinny.MANY_ROWS_OF_OUTER
 #: Columns of a stream, and length of the sums of as many dot products as there may be rows.
 WIDE, LONG = skinny.COLUMNS_OF_STREAM, skinny.FEW_ROWS_OF_DOTS * skinny.LENGTH_PER_ROW
+DEEP = small.MOST_OF_B // (WIDE - 1) + 1  # no small product
 
 
 def kernels(C, K, size, taps, groups=1, level=V4, batch=1, **options):
@@ -244,9 +246,9 @@ def test_reason_is_given():
 @pytest.mark.parametrize(
     ("M", "L", "N", "transpose_a", "transpose_b", "expected"),
     [
-        (skinny.FEW_ROWS_OF_STREAM, 9, WIDE, False, False, "skinny"),
-        (skinny.FEW_ROWS_OF_STREAM + 1, 9, WIDE, False, False, ""),
-        (skinny.FEW_ROWS_OF_STREAM, 9, WIDE - 1, False, False, ""),
+        (skinny.FEW_ROWS_OF_STREAM, DEEP, WIDE, False, False, "skinny"),
+        (skinny.FEW_ROWS_OF_STREAM + 1, DEEP, WIDE, False, False, ""),
+        (skinny.FEW_ROWS_OF_STREAM, DEEP, WIDE - 1, False, False, ""),
         (skinny.FEW_ROWS_OF_DOTS, LONG, MANY - 1, False, True, "skinny"),
         (skinny.FEW_ROWS_OF_DOTS + 1, LONG + 99, 200, False, True, ""),
         (skinny.FEW_ROWS_OF_DOTS, LONG - 1, MANY - 1, False, True, ""),
@@ -258,12 +260,39 @@ def test_reason_is_given():
         (skinny.MOST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY - 1, False, True, ""),
         (skinny.FEWEST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY, False, True, "skinny"),
         (skinny.FEWEST_ROWS_OF_OUTER - 1, skinny.LENGTH_OF_OUTER, MANY, False, True, ""),
-        (MANY, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
-        (MANY, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
+        (4000, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
+        (4000, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
         (200, LONG, 1, True, False, ""),  # the large one lies across the sum
     ],
 )
 def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
+    assert product(M, L, N, transpose_a, transpose_b) == expected
+
+
+def product(M, L, N, transpose_a=False, transpose_b=False):
+    """Name of the family that multiplies matrices of these sizes."""
     a = np.zeros((L, M)).T if transpose_a else np.zeros((M, L))
     b = np.zeros((N, L)).T if transpose_b else np.zeros((L, N))
-    assert fc.explain("matmul", a, b).kernels == ["_".join(filter(None, ("matmul", expected, "cython")))]
+    (name,) = fc.explain("matmul", a, b).kernels
+    return name.removeprefix("matmul_").removesuffix("cython").rstrip("_")
+
+
+@pytest.mark.parametrize(
+    ("M", "L", "N", "expected"),
+    [
+        (small.FEWEST_ROWS, 9, small.FEWEST_COLUMNS, "small"),
+        (small.FEWEST_ROWS - 1, 9, small.FEWEST_COLUMNS, ""),
+        (small.FEWEST_ROWS, 9, small.FEWEST_COLUMNS - 1, ""),
+        (256, small.MOST_WORK // (2 * 256 * 128), 128, "small"),
+        (256, small.MOST_WORK // (2 * 256 * 128) + 1, 128, ""),
+        (15, small.MOST_OF_B // 128, 128, "small"),
+        (15, small.MOST_OF_B // 128 + 1, 128, ""),
+        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31), 31, "small"),
+        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31) + 1, small.WIDE - 1, ""),
+        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31) + 1, small.WIDE, "small"),
+    ],
+)
+def test_small_products(M, L, N, expected):
+    assert product(M, L, N) == expected
+    assert product(M, L, N, transpose_a=True) == expected
+    assert product(M, L, N, transpose_b=True) != "small"

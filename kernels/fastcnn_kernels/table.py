@@ -141,6 +141,13 @@ def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
 
 #: Families of an op in order of preference.
 _MATMUL = [
+    Family(
+        "small",
+        "gemm.small",
+        _refusal("fastcnn_kernels.gemm.small.geometry"),
+        _refusal("fastcnn_kernels.gemm.small.geometry", "cannot"),
+        serial_work=1_000_000,
+    ),
     Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=200_000),
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]

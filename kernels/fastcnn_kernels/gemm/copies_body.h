@@ -148,12 +148,6 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
 
 /* target[j * target_step + i] = source[i * source_step + j] for i < rows and j < columns, zeros for rows <= i < width. */
 #if defined(__GNUC__) && defined(__AVX512F__)
-/* GCC picks the instructions for a shuffle whose lanes are constants; Clang has another name for it. */
-#if defined(__clang__)
-#define SHUFFLE(x, y, lanes) ((NAME(vec))PERMUTE_TWO(x, (__m512i)(lanes), y))
-#else
-#define SHUFFLE(x, y, lanes) __builtin_shuffle(x, y, lanes)
-#endif
 /* Rows i and i + s exchange the lanes whose bit s tells them apart. */
 #define LOW(j, s) ((j) & (s) ? VL + (j) - (s) : (j))
 #define HIGH(j, s) ((j) & (s) ? VL + (j) : (j) + (s))
@@ -189,7 +183,6 @@ static void NAME(transpose_part)(const REAL *source, ptrdiff_t source_step, ptrd
 #undef EXCHANGE
 #undef LOW
 #undef HIGH
-#undef SHUFFLE
 /* VL rows, and at least as many columns as 16 bytes hold. A vector takes those of four rows that lie far apart, brought
  * together by loads, which leaves half of the exchanges: those inside 16 bytes. The last columns may be done twice. */
 static void NAME(transpose_whole)(const REAL *source, ptrdiff_t step, ptrdiff_t columns, REAL *target,

@@ -1,6 +1,7 @@
 """Matrix product in Cython: packed panels and the micro-kernel of micro.h. Contract in the family's ``__init__``.
 
-Both are packed once, panel by panel; a task multiplies a block of A's panels by a block of B's, which stays in L2:
+Both are packed once, panel by panel; a task multiplies a block of A's panels by a block of B's, which stays in L2. Blocks
+of B follow each other for one block of A, which comes from memory once and then from L3:
 
     for each block of L:
         for each panel of A (mr rows), kept in L1, for each panel of B (NR columns): one micro-kernel call
@@ -71,8 +72,8 @@ cdef void multiply_blocks(
     cdef const real* b
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
-        i0 = task % i_blocks * I
-        j0 = task // i_blocks % j_blocks * J
+        i0 = task // j_blocks % i_blocks * I
+        j0 = task % j_blocks * J
         a = a_packed + (z if ZA > 1 else 0) * a_size
         b = b_packed + (z if ZB > 1 else 0) * b_size
         for step in range((L + LB - 1) // LB):

@@ -82,10 +82,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const Py_ssize_t* offset, double* tile, bint accumulate
     )
     void outer_f32(
-        int vectors, Py_ssize_t L, const float* many, Py_ssize_t step, const float* few, float* tile, bint accumulate
+        int vectors, Py_ssize_t L, const float* a, Py_ssize_t row_step, Py_ssize_t a_step, const float* b,
+        Py_ssize_t b_step, float* c, Py_ssize_t ldc, bint accumulate
     )
     void outer_f64(
-        int vectors, Py_ssize_t L, const double* many, Py_ssize_t step, const double* few, double* tile, bint accumulate
+        int vectors, Py_ssize_t L, const double* a, Py_ssize_t row_step, Py_ssize_t a_step, const double* b,
+        Py_ssize_t b_step, double* c, Py_ssize_t ldc, bint accumulate
     )
     void dot_f32(
         int rows, int columns, Py_ssize_t lines, Py_ssize_t n, const float* a, Py_ssize_t a_step, Py_ssize_t a_line,
@@ -284,13 +286,14 @@ cdef inline void pixel_sums(
 
 
 cdef inline void outer(
-    int vectors, Py_ssize_t L, const real* many, Py_ssize_t step, const real* few, real* tile, bint accumulate
+    int vectors, Py_ssize_t L, const real* a, Py_ssize_t row_step, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, Py_ssize_t ldc, bint accumulate
 ) noexcept nogil:
-    """tile[OUTER_ROWS, vectors] (+)= many . few, element by element of `many`, whose rows are `step` apart."""
+    """c[OUTER_ROWS, vectors] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j]."""
     if real is float:
-        outer_f32(vectors, L, many, step, few, tile, accumulate)
+        outer_f32(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
     else:
-        outer_f64(vectors, L, many, step, few, tile, accumulate)
+        outer_f64(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
 
 
 cdef inline void dot(

@@ -123,8 +123,8 @@ def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, table, blocks,
     tasks = Z * i_blocks * j_blocks
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
-        i0 = task % i_blocks * I
-        j0 = task // i_blocks % j_blocks * J
+        i0 = task // j_blocks % i_blocks * I
+        j0 = task % j_blocks * J
         a = (z if ZA > 1 else 0) * a_size
         b = (z if ZB > 1 else 0) * b_size
         for step in range((L + LB - 1) // LB):

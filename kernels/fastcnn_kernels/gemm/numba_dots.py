@@ -15,6 +15,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     emit_switch,
     lane_mask,
     lanes_sum,
+    lanes_sums,
     load,
     load_masked,
     multiply_add,
@@ -52,9 +53,12 @@ def _emit_dot(
         return emit_loop(builder, n, VL, totals, over_vectors)
 
     results = emit_loop(builder, lines, 1, [ir.Constant(vector_type, None)] * len(tiles), over_lines)
-    for (i, j), value in zip(tiles, results, strict=True):
-        pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
-        builder.store(builder.fadd(builder.load(pointer), lanes_sum(builder, value)), pointer)
+    for first in range(0, len(tiles), VL):
+        lanes = lanes_sums(builder, results[first : first + VL])
+        for lane, (i, j) in enumerate(tiles[first : first + VL]):
+            pointer = builder.gep(sums, [builder.add(builder.mul(sums_step, intp(i)), intp(j))])
+            total = builder.extract_element(lanes, ir.IntType(32)(lane))
+            builder.store(builder.fadd(builder.load(pointer), total), pointer)
 
 
 def _emit_masked_dot(

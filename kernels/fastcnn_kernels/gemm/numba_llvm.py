@@ -157,6 +157,20 @@ def lanes_sum(builder, value):
     return builder.extract_element(value, ir.IntType(32)(0))
 
 
+def lanes_sums(builder, values):
+    """Sums of the lanes of at most VL vectors, as `lanes_sum` has them, in the lanes of one vector."""
+    half = values[0].type.count
+    values = [*values, *[ir.Constant(values[0].type, None)] * (half - len(values))]
+    while half > 1:
+        half //= 2
+        first = [j // half * 2 * half + j % half for j in range(values[0].type.count)]
+        values = [
+            builder.fadd(*(shuffle(builder, x, y, lanes) for lanes in (first, [lane + half for lane in first])))
+            for x, y in zip(values[::2], values[1::2], strict=True)
+        ]
+    return values[0]
+
+
 def lane_mask(builder, masks, index, vector_type):
     """Mask of a vector's lanes from the bits of ``masks[index]``."""
     VL = vector_type.count

@@ -195,24 +195,25 @@ def _emit_pixels(
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
-def _emit_outer(builder, vectors, vector_type, L, many, step, few, tile, accumulate):
+def _emit_outer(builder, vectors, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
     """`outer` for one number of vectors."""
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
-    starts = [builder.mul(step, intp(i)) for i in range(OUTER_ROWS)]
+    starts = [builder.mul(row_step, intp(i)) for i in range(OUTER_ROWS)]
 
     def body(index, totals):
-        row = builder.mul(index, intp(vectors * VL))
-        columns = [load(builder, few, vector_type, builder.add(row, intp(j * VL))) for j in range(vectors)]
+        along, below = builder.mul(index, a_step), builder.mul(index, b_step)
+        row = [load(builder, b, vector_type, builder.add(below, intp(j * VL))) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
             if j == 0:
-                left = broadcast_load(builder, many, builder.add(starts[i], index), vector_type)
-            results.append(multiply_add(builder, left, columns[j], total))
+                left = broadcast_load(builder, a, builder.add(starts[i], along), vector_type)
+            results.append(multiply_add(builder, left, row[j], total))
         return results
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
-    _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
+    offsets = [builder.add(builder.mul(ldc, intp(i)), intp(j * VL)) for i, j in tiles]
+    _store_sums(builder, results, c, offsets, accumulate)
 
 
 def _emit_masked(
@@ -330,7 +331,7 @@ def _pixels_code(
 
 
 @intrinsic
-def _outer_code(typing_context, vectors, L, many, step, few, tile, accumulate):
+def _outer_code(typing_context, vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[2])
         numbers = range(1, OUTER_VECTORS + 1)
@@ -338,7 +339,7 @@ def _outer_code(typing_context, vectors, L, many, step, few, tile, accumulate):
         emit_switch(builder, arguments[0], cases)
         return context.get_dummy_value()
 
-    return types.void(vectors, L, many, step, few, tile, accumulate), generate
+    return types.void(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate), generate
 
 
 def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
@@ -361,8 +362,8 @@ def _pixel_sums(
     )
 
 
-def _outer(vectors, L, many, step, few, tile, accumulate):
-    _outer_code(vectors, L, many, step, few, tile, accumulate)
+def _outer(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
+    _outer_code(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
 
 
 def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
@@ -425,14 +426,15 @@ def pixel_sums(typing_context, mr, vectors, images, lines, columns, a, a_start, 
 
 
 @intrinsic
-def outer(typing_context, vectors, L, many, many_start, step, few, few_start, tile, tile_start, accumulate):
-    """tile[OUTER_ROWS, vectors] (+)= many . few, element by element of `many`, whose rows are `step` apart."""
+def outer(typing_context, vectors, L, a, a_start, row_step, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
+    """c[OUTER_ROWS, vectors] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j]."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return emit_call(context, builder, _outer, (intp, intp, many, intp, few, tile, boolean), arguments)
+        kinds = (intp, intp, a, intp, intp, b, intp, c, intp, boolean)
+        return emit_call(context, builder, _outer, kinds, arguments)
 
-    return types.void(intp, intp, many, intp, intp, few, intp, tile, intp, boolean), generate
+    return types.void(intp, intp, a, intp, intp, intp, b, intp, intp, c, intp, intp, boolean), generate
 
 
 @intrinsic

@@ -157,25 +157,26 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
 #undef CASE
 }
 
-/* tile[OUTER_ROWS, vectors * VL] (+)= many . few: row i of `many` lies at i * step, row l of `few` has vectors * VL. */
-INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few,
-                             REAL *tile, int accumulate) {
+/* c[OUTER_ROWS, vectors * VL] (+)= a . b, neither of them packed: element l of row i of a lies at i * row_step + l * a_step,
+ * row l of b at l * b_step. */
+INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step,
+                             const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
-    for (ptrdiff_t l = 0; l < L; l++, few += vectors * VL) {
-        NAME(vec) b[OUTER_VECTORS];
-        UNROLL for (int j = 0; j < vectors; j++) b[j] = NAME(load)(few + j * VL);
+    for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
+        NAME(vec) row[OUTER_VECTORS];
+        UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
         UNROLL for (int i = 0; i < OUTER_ROWS; i++)
-            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += many[i * step + l] * b[j];
+            UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i * row_step] * row[j];
     }
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(tile + (i * vectors + j) * VL, acc[i][j], accumulate);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + i * ldc + j * VL, acc[i][j], accumulate);
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile,
-                        int accumulate) {
-#define CASE(n) case n: NAME(outer_rows)(n, L, many, step, few, tile, accumulate); break;
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
+                        ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
+#define CASE(n) case n: NAME(outer_rows)(n, L, a, row_step, a_step, b, b_step, c, ldc, accumulate); break;
     switch (vectors) {
         CASE(1) CASE(2)
 #if OUTER_VECTORS > 2
@@ -239,8 +240,16 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, p
         }
         UNROLL for (int j = 0; j < columns; j++) column[j] += b_line;
     }
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < columns; j++) sums[i * sums_step + j] += NAME(lanes_sum)(acc[i][j]);
+    const int count = rows * columns;
+    UNROLL for (int first = 0; first < count; first += VL) {
+        NAME(vec) v[VL];
+        REAL lane[VL];
+        UNROLL for (int k = 0; k < VL; k++)
+            v[k] = first + k < count ? acc[(first + k) / columns][(first + k) % columns] : (NAME(vec)){0};
+        NAME(store)(lane, NAME(lanes_sums)(v));
+        UNROLL for (int k = 0; k < VL; k++)
+            if (first + k < count) sums[(first + k) / columns * sums_step + (first + k) % columns] += lane[k];
+    }
 }
 
 #define SIX(CASE, r) CASE(r, 1) CASE(r, 2) CASE(r, 3) CASE(r, 4) CASE(r, 5) CASE(r, 6)
@@ -304,7 +313,13 @@ static void NAME(masked_dot)(int rows, int columns, ptrdiff_t images, ptrdiff_t 
 
 /* out[i] = sum of the lanes of vector i. */
 static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i++) out[i] = NAME(lanes_sum)(NAME(load)(sums + i * VL));
+    ptrdiff_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        NAME(vec) v[VL];
+        UNROLL for (int k = 0; k < VL; k++) v[k] = NAME(load)(sums + (i + k) * VL);
+        NAME(store)(out + i, NAME(lanes_sums)(v));
+    }
+    for (; i < n; i++) out[i] = NAME(lanes_sum)(NAME(load)(sums + i * VL));
 }
 #undef DOT_TILES
 #undef ONE_ROW
@@ -361,14 +376,13 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
         }
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *many, ptrdiff_t step, const REAL *few, REAL *tile,
-                        int accumulate) {
-    const int width = vectors * VL;
+static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
+                        ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     for (int i = 0; i < OUTER_ROWS; i++)
-        for (int j = 0; j < width; j++) {
+        for (int j = 0; j < vectors * VL; j++) {
             REAL sum = 0;
-            for (ptrdiff_t l = 0; l < L; l++) sum += many[i * step + l] * few[l * width + j];
-            tile[i * width + j] = accumulate ? tile[i * width + j] + sum : sum;
+            for (ptrdiff_t l = 0; l < L; l++) sum += a[i * row_step + l * a_step] * b[l * b_step + j];
+            c[i * ldc + j] = accumulate ? c[i * ldc + j] + sum : sum;
         }
 }
 

@@ -37,6 +37,15 @@ INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
 #endif
 }
 
+#if defined(__AVX512F__)
+/* GCC picks the instructions for a shuffle whose lanes are constants; Clang has another name for it. */
+#if defined(__clang__)
+#define SHUFFLE(x, y, lanes) ((NAME(vec))PERMUTE_TWO(x, (__m512i)(lanes), y))
+#else
+#define SHUFFLE(x, y, lanes) __builtin_shuffle(x, y, lanes)
+#endif
+#endif
+
 /* Sum of the lanes, halves added to halves. */
 INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 #if defined(__AVX512F__)
@@ -47,6 +56,34 @@ INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
     UNROLL for (int half = VL / 2; half > 0; half /= 2)
         UNROLL for (int j = 0; j < half; j++) lane[j] += lane[j + half];
     return lane[0];
+#endif
+}
+
+/* Lane k becomes the lanes_sum of v[k], of VL vectors, which are overwritten: half as many after each step. */
+INLINE NAME(vec) NAME(lanes_sums)(NAME(vec) *v) {
+#if defined(__AVX512F__)
+#define FIRST_HALF(j, h) (j) / (h) * 2 * (h) + (j) % (h)
+#define SECOND_HALF(j, h) FIRST_HALF(j, h) + (h)
+#define FOLD(h) \
+    UNROLL for (int i = 0; i < (h); i++) { \
+        const NAME(vec) x = v[2 * i], y = v[2 * i + 1]; \
+        v[i] = SHUFFLE(x, y, ((NAME(index)){EACH_LANE(FIRST_HALF, h)})) \
+            + SHUFFLE(x, y, ((NAME(index)){EACH_LANE(SECOND_HALF, h)})); \
+    }
+#if LANES > 8
+    FOLD(8)
+#endif
+    FOLD(4)
+    FOLD(2)
+    FOLD(1)
+#undef FOLD
+#undef SECOND_HALF
+#undef FIRST_HALF
+    return v[0];
+#else
+    NAME(vec) sums;
+    UNROLL for (int k = 0; k < VL; k++) sums[k] = NAME(lanes_sum)(v[k]);
+    return sums;
 #endif
 }
 #endif

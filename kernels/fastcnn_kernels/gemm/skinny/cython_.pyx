@@ -20,15 +20,21 @@ from fastcnn_kernels.gemm.micro cimport (
     outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
 )
 
+import numpy as np
+
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
+
+cdef enum:
+    MOST_DOTS = 24  # of a tile: 4 x 6, 2 x 6 or 1 x 12
 
 
 cdef void dot_columns(
     const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, const Py_ssize_t* offset,
-    real* tile, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
+    cdef real tile[MOST_DOTS]
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
     cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
     cdef Py_ssize_t whole = L // VL * VL, tiles = (K + columns - 1) // columns
@@ -103,8 +109,8 @@ cdef void outer_rows(
             for step in range((L + block - 1) // block):
                 l0 = step * block
                 outer(
-                    <int>(width // VL), min(block, L - l0), many + z * table[5] + start * L + l0, L,
-                    packed + (group * L + l0) * width, tile, l0 > 0,
+                    <int>(width // VL), min(block, L - l0), many + z * table[5] + start * L + l0, L, 1,
+                    packed + (group * L + l0) * width, width, tile, width, l0 > 0,
                 )
             row = tile + (first - start) * width
             target = out + z * F * K + group * width * table[6] + first * table[7]
@@ -182,47 +188,37 @@ cdef void stream_columns(
         task += end - task % panels
 
 
-cdef int run_dots(plan, few, many, bias, real* out, int num_threads) except -1:
-    """Run a `geometry.Plan` of dot products."""
-    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
-    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
-    cdef const real* few_start = <const real*>address(few)
-    cdef const real* many_start = <const real*>address(many)
-    cdef const real* bias_start = <const real*>address(bias)
-    cdef Py_ssize_t tile_size = 16 * DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW, worker
-    workspace = empty(num_threads * tile_size, few.dtype)
-    cdef real* tiles = <real*>address(workspace)
+cdef int run_dots(
+    const Py_ssize_t* table, const Py_ssize_t* offset, const real* few, const real* many, const real* bias, real* out,
+    int num_threads,
+) except -1:
+    """Run a plan of dot products."""
+    cdef int worker
     if num_threads == 1:
         with nogil:
-            dot_columns(few_start, many_start, bias_start, out, table, offset, tiles, 0, 1)
+            dot_columns(few, many, bias, out, table, offset, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        dot_columns(
-            few_start, many_start, bias_start, out, table, offset, tiles + worker * tile_size, worker, num_threads
-        )
+        dot_columns(few, many, bias, out, table, offset, worker, num_threads)
 
 
-cdef int run_outer(plan, few, many, bias, real* out, int num_threads) except -1:
-    """Run a `geometry.Plan` of outer products."""
-    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
-    cdef const real* few_start = <const real*>address(few)
-    cdef const real* many_start = <const real*>address(many)
-    cdef const real* bias_start = <const real*>address(bias)
+cdef int run_outer(
+    const Py_ssize_t* table, const real* few, const real* many, const real* bias, real* out, dtype, int num_threads
+) except -1:
+    """Run a plan of outer products."""
     cdef Py_ssize_t F = table[1], L = table[3], VL = panel_width(out) // 2, worker
     cdef Py_ssize_t width = outer_width(F, VL)
     cdef Py_ssize_t scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + (F + width - 1) // width * width * L
     cdef Py_ssize_t block = blocking.outer_block(L)
     num_threads = min(num_threads, <int>(table[0] * ((table[2] + OUTER_ROWS - 1) // OUTER_ROWS)))  # each has its copy
-    workspace = empty(num_threads * scratch_step, few.dtype)
+    workspace = empty(num_threads * scratch_step, dtype)
     cdef real* scratch = <real*>address(workspace)
     if num_threads == 1:
         with nogil:
-            outer_rows(few_start, many_start, bias_start, out, table, block, scratch, 0, 1)
+            outer_rows(few, many, bias, out, table, block, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        outer_rows(
-            few_start, many_start, bias_start, out, table, block, scratch + worker * scratch_step, worker, num_threads
-        )
+        outer_rows(few, many, bias, out, table, block, scratch + worker * scratch_step, worker, num_threads)
 
 
 cdef void pack_few(
@@ -238,47 +234,53 @@ cdef void pack_few(
             )
 
 
-cdef int run_stream(plan, few, many, bias, real* out, int num_threads) except -1:
-    """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
-    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
-    cdef const Py_ssize_t* along = <const Py_ssize_t*>address(plan.offset)
-    cdef const real* few_start = <const real*>address(few)
-    cdef const real* many_start = <const real*>address(many)
-    cdef const real* bias_start = <const real*>address(bias)
-    cdef Py_ssize_t ZF = len(few), F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
+cdef int run_stream(
+    const Py_ssize_t* table, const Py_ssize_t* along, const real* few, Py_ssize_t ZF, const real* many,
+    const real* bias, real* out, dtype, int num_threads,
+) except -1:
+    """Pack the few rows of a plan, ZF times L of them, and stream the large matrix past them."""
+    cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
     cdef int NR = panel_width(out), mr = panel_rows(F)
     cdef Py_ssize_t packed_size = ZF * ((F + mr - 1) // mr) * mr * L, scratch_step = (stream_rows + MR) * NR
-    workspace = empty(packed_size + num_threads * scratch_step, few.dtype)
+    workspace = empty(packed_size + num_threads * scratch_step, dtype)
     cdef real* packed = <real*>address(workspace)
     cdef real* scratch = packed + packed_size
     with nogil:
-        pack_few(few_start, packed, ZF, F, L, along)
+        pack_few(few, packed, ZF, F, L, along)
     if num_threads == 1:
         with nogil:
-            stream_columns(packed, many_start, bias_start, out, table, stream_rows, scratch, 0, 1)
+            stream_columns(packed, many, bias, out, table, stream_rows, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         stream_columns(
-            packed, many_start, bias_start, out, table, stream_rows, scratch + worker * scratch_step, worker,
-            num_threads,
+            packed, many, bias, out, table, stream_rows, scratch + worker * scratch_step, worker, num_threads
         )
 
 
-cdef int run_form(plan, few, many, bias, real* out, int num_threads) except -1:
+cdef int run_form(
+    str form, table_array, offset_array, few, many, bias, real* out, int num_threads
+) except -1:
     """Run a `geometry.Plan`."""
-    if plan.form == "dots":
-        run_dots(plan, few, many, bias, out, num_threads)
-    elif plan.form == "outer":
-        run_outer(plan, few, many, bias, out, num_threads)
+    cdef const Py_ssize_t* table = <const Py_ssize_t*>address(table_array)
+    cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(offset_array)
+    cdef const real* few_start = <const real*>address(few)
+    cdef const real* many_start = <const real*>address(many)
+    cdef const real* bias_start = <const real*>address(bias)
+    if form == "dots":
+        run_dots(table, offset, few_start, many_start, bias_start, out, num_threads)
+    elif form == "outer":
+        run_outer(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
     else:
-        run_stream(plan, few, many, bias, out, num_threads)
+        run_stream(table, offset, few_start, len(few), many_start, bias_start, out, few.dtype, num_threads)
 
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
     """``out = A @ B + bias``."""
-    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
-    few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
+    swapped, turned, form, table, offset = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
+    few, many = (b, a) if swapped else (a, b)
+    if turned:
+        few = np.ascontiguousarray(few.swapaxes(1, 2))
     if out.itemsize == 4:
-        run_form(plan, few, many, bias, <float*>address(out), num_threads)
+        run_form(form, table, offset, few, many, bias, <float*>address(out), num_threads)
     else:
-        run_form(plan, few, many, bias, <double*>address(out), num_threads)
+        run_form(form, table, offset, few, many, bias, <double*>address(out), num_threads)

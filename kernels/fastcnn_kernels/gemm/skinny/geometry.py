@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     """One product ``out[i, j] = few[i] . many[j]``, i of few, j of many."""
 
     swapped: bool  # few is b, many is a
-    several: bool  # few are more than one row, whose transpose is another order
+    turned: bool  # few are several rows and lie transposed: to be copied, (1 or Z, F, L)
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
     table: np.ndarray  # Z, F, K, L, steps of few and many per z, of out per i and j, of bias per i and j
     offset: np.ndarray  # dots: of neighbouring rows of `many`; stream: (L,) 0, 1, ..; outer: unused
@@ -46,15 +46,8 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
         *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
     )  # fmt: skip
     offset = np.arange(TILE_COLUMNS, dtype=np.intp) * L if form == "dots" else along(L, 1)
-    return Plan(swapped, F > 1, form, np.array(table, np.intp), offset)
-
-
-def operands(plan, a, b, transpose_a, transpose_b):
-    """Return few, (1 or Z, F, L) and C-contiguous, and many, as it lies."""
-    few, turned = (b, not transpose_b) if plan.swapped else (a, transpose_a)
-    if turned:
-        few = np.ascontiguousarray(few.swapaxes(1, 2)) if plan.several else few.swapaxes(1, 2)
-    return few, a if plan.swapped else b
+    turned = F > 1 and (not transpose_b if swapped else transpose_a)
+    return Plan(swapped, turned, form, np.array(table, np.intp), offset)
 
 
 def refuses(*, a, out, transpose_a, transpose_b, **_):

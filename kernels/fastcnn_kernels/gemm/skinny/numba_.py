@@ -4,6 +4,8 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
+import numpy as np
+
 from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
@@ -97,8 +99,8 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
             count = min(width, F - group * width)
             for l0 in range(0, L, block):
                 outer(
-                    width // VL, min(block, L - l0), many, z * table[5] + start * L + l0, L, scratch,
-                    packed + (group * L + l0) * width, scratch, tile, l0 > 0,
+                    width // VL, min(block, L - l0), many, z * table[5] + start * L + l0, L, 1, scratch,
+                    packed + (group * L + l0) * width, width, scratch, tile, width, l0 > 0,
                 )  # fmt: skip
             row = tile + (first - start) * width
             target = z * F * K + group * width * table[6] + first * table[7]
@@ -173,7 +175,7 @@ def stream_columns(few, many, bias, has_bias, out, table, stream_rows, scratch, 
 
 def run_dots(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan` of dot products."""
-    tile_size = 16 * DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW
+    tile_size = DOT_ROWS * DOT_COLUMNS_OF_ONE_ROW
     tiles = empty(num_threads * tile_size, out.dtype)
     dot_columns(
         num_threads, flat(few), flat(many), tiles if bias is None else flat(bias), bias is not None, flat(out),
@@ -206,7 +208,8 @@ def pack_few(few, packed, Z, F, L, along):
 
 def run_stream(plan, few, many, bias, out, num_threads):
     """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
-    (ZF, F, L), NR = few.shape, 2 * VECTOR_BYTES // out.itemsize
+    _, F, _, L = plan.table[:4].tolist()
+    ZF, NR = len(few), 2 * VECTOR_BYTES // out.itemsize
     mr = panel_rows(F)
     scratch_step = (blocking.STREAM_ROWS + MR) * NR
     packed = empty(ZF * -(-F // mr) * mr * L, out.dtype)
@@ -227,5 +230,7 @@ def run_form(plan, few, many, bias, out, num_threads):
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
     plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
-    few, many = geometry.operands(plan, a, b, transpose_a, transpose_b)
+    few, many = (b, a) if plan.swapped else (a, b)
+    if plan.turned:
+        few = np.ascontiguousarray(few.swapaxes(1, 2))
     run_form(plan, few, many, bias, out, num_threads)
