@@ -155,8 +155,8 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
     UNROLL for (int i = 0; i < VL; i++) \
         if (!(i & s)) { \
             const NAME(vec) first = v[i], second = v[i + s]; \
-            v[i] = SHUFFLE(first, second, ((NAME(index)){EACH_LANE(LOW, s)})); \
-            v[i + s] = SHUFFLE(first, second, ((NAME(index)){EACH_LANE(HIGH, s)})); \
+            v[i] = SHUFFLE_TWO(first, second, ((NAME(index)){EACH_LANE(LOW, s)})); \
+            v[i + s] = SHUFFLE_TWO(first, second, ((NAME(index)){EACH_LANE(HIGH, s)})); \
         }
 /* At most VL rows. */
 static void NAME(transpose_part)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns,

@@ -37,9 +37,12 @@ def along(L, step):
     return np.arange(L, dtype=np.intp) * step
 
 
-def panel_rows(M, MR):
-    """Rows of a panel of A for a register tile of up to MR rows, as the twins' ``panel_rows``."""
-    return min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + 1))
+def panel_rows(M, MR, overhead=1):
+    """Rows of a panel of A for a register tile of up to MR rows: those of least cost.
+
+    A panel costs its rows, empty ones too, and `overhead`. The twins' ``panel_rows`` is that of 1.
+    """
+    return min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + overhead))
 
 
 def packed_rows(M, MR):

@@ -84,6 +84,13 @@
 /* Mask of the first n lanes, of none if n < 0 and of all if n > VL. */
 #define FIRST(n) ((uint16_t)((n) >= VL ? (1u << VL) - 1 : (n) <= 0 ? 0u : (1u << (n)) - 1))
 
+/* GCC picks the instructions for a shuffle whose lanes are constants; Clang has another name for it. */
+#if defined(__clang__)
+#define SHUFFLE_TWO(x, y, lanes) ((NAME(vec))PERMUTE_TWO(x, (__m512i)(lanes), y))
+#else
+#define SHUFFLE_TWO(x, y, lanes) __builtin_shuffle(x, y, lanes)
+#endif
+
 #define REAL float
 #define LANES (VECTOR_BYTES / 4)
 #define EACH_LANE(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), \

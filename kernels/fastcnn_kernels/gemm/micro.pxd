@@ -57,11 +57,11 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
         int mr, int vectors, Py_ssize_t L, const float* a, const float* source, const Py_ssize_t* offset,
-        const float* bias, float* tile
+        const float* bias, float* c, Py_ssize_t ldc
     )
     void direct_f64(
         int mr, int vectors, Py_ssize_t L, const double* a, const double* source, const Py_ssize_t* offset,
-        const double* bias, double* tile
+        const double* bias, double* c, Py_ssize_t ldc
     )
     void spread_f32(
         int rows, int vectors, Py_ssize_t L, const float* source, const Py_ssize_t* offset, const float* b,
@@ -248,12 +248,13 @@ cdef inline double lane_sum(const real* x, Py_ssize_t n) noexcept nogil:
 
 cdef inline void direct(
     int mr, int vectors, Py_ssize_t L, const real* a, const real* source, const Py_ssize_t* offset, const real* bias,
-    real* tile
+    real* c, Py_ssize_t ldc
 ) noexcept nogil:
+    """c[mr, vectors] = bias + sum of a by row l of the right-hand side, at source + offset[l]."""
     if real is float:
-        direct_f32(mr, vectors, L, a, source, offset, bias, tile)
+        direct_f32(mr, vectors, L, a, source, offset, bias, c, ldc)
     else:
-        direct_f64(mr, vectors, L, a, source, offset, bias, tile)
+        direct_f64(mr, vectors, L, a, source, offset, bias, c, ldc)
 
 
 cdef inline void spread(

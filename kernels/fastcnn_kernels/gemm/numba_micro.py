@@ -97,11 +97,15 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, ac
     _store_sums(builder, results, c, offsets, accumulate)
 
 
-def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias, has_bias, tile):
+def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias, has_bias, c, ldc):
     """`direct` for one tile: rows x vectors sums."""
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
+    places = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
+    with builder.if_then(builder.icmp_signed("!=", ldc, intp(vectors * VL))):  # no tile, which is in L1
+        for place in places:
+            prefetch_line(builder, builder.gep(c, [place]), 1)
     first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
 
     def body(index, totals):
@@ -120,8 +124,8 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
         return results
 
     results = emit_loop(builder, L, 1, [first[i] for i, _ in tiles], body)
-    for number, result in enumerate(results):
-        store(builder, result, tile, intp(number * VL))
+    for place, result in zip(places, results, strict=True):
+        store(builder, result, c, place)
 
 
 def _emit_spread(builder, rows, vectors, vector_type, L, source, offset, b, bias, has_bias, tile):
@@ -277,13 +281,13 @@ def _micro_code(typing_context, mr, columns, L, a, b, b_step, c, ldc, accumulate
 
 
 @intrinsic
-def _direct_code(typing_context, mr, vectors, L, a, source, offset, bias, has_bias, tile):
+def _direct_code(typing_context, mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[3])
         _tile_cases(builder, _emit_direct, vector_type, arguments[0], arguments[1], arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(mr, vectors, L, a, source, offset, bias, has_bias, tile), generate
+    return types.void(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc), generate
 
 
 @intrinsic
@@ -346,8 +350,8 @@ def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
     _micro_code(mr, columns, L, a, b, b_step, c, ldc, accumulate)
 
 
-def _direct(mr, vectors, L, a, source, offset, bias, has_bias, tile):
-    _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, tile)
+def _direct(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
+    _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc)
 
 
 def _spread(rows, vectors, L, source, offset, b, bias, has_bias, tile):
@@ -386,15 +390,17 @@ def micro(typing_context, mr, columns, L, a, a_start, b, b_start, b_step, c, c_s
 
 @intrinsic
 def direct(typing_context, mr, vectors, L, a, a_start, source, source_start, offset, offset_start, bias, bias_start,
-           has_bias, tile, tile_start):  # fmt: skip
-    """Tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]."""
+           has_bias, c, c_start, ldc):  # fmt: skip
+    """c[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, a, source, offset, bias, boolean, tile)
+        kinds = (intp, intp, intp, a, source, offset, bias, boolean, c, intp)
         return emit_call(context, builder, _direct, kinds, arguments)
 
-    return types.void(intp, intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, tile, intp), generate
+    return types.void(
+        intp, intp, intp, a, intp, source, intp, offset, intp, bias, intp, boolean, c, intp, intp
+    ), generate
 
 
 @intrinsic

@@ -67,10 +67,13 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
 #undef TWO
 }
 
-/* tile[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
+/* c[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
 INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
-                              const ptrdiff_t *offset, const REAL *bias, REAL *tile) {
+                              const ptrdiff_t *offset, const REAL *bias, REAL *c, ptrdiff_t ldc) {
     NAME(vec) acc[MR][4];
+    if (ldc != vectors * VL) /* no tile, which is in L1: its lines arrive meanwhile */
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(c + i * ldc + j * VL, 1);
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
     for (ptrdiff_t l = 0; l < L; l++, a += mr) {
@@ -83,12 +86,12 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * b[j];
     }
     UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(c + i * ldc + j * VL, acc[i][j]);
 }
 
 static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
-                         const REAL *bias, REAL *tile) {
-#define CASE(n, v) case (n) * 4 + (v): NAME(direct_rows)(n, v, L, a, source, offset, bias, tile); break;
+                         const REAL *bias, REAL *c, ptrdiff_t ldc) {
+#define CASE(n, v) case (n) * 4 + (v): NAME(direct_rows)(n, v, L, a, source, offset, bias, c, ldc); break;
     switch (mr * 4 + vectors) { TILE_SIZES(CASE) }
 #undef CASE
 }
@@ -230,7 +233,15 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, p
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t line = 0; line < lines; line++, a += a_line) {
-        for (ptrdiff_t p = 0; p < n; p += VL) {
+        ptrdiff_t p = 0;
+        if (rows == 1)
+            for (; p + 4 * VL <= n; p += 4 * VL) {
+                NAME(vec) row[4];
+                UNROLL for (int v = 0; v < 4; v++) row[v] = NAME(load)(a + p + v * VL);
+                UNROLL for (int j = 0; j < columns; j++)
+                    UNROLL for (int v = 0; v < 4; v++) acc[0][j] += row[v] * NAME(load)(column[j] + p + v * VL);
+            }
+        for (; p < n; p += VL) {
             NAME(vec) row[DOT_ROWS];
             UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
             UNROLL for (int j = 0; j < columns; j++) {
@@ -341,13 +352,12 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
         }
 }
 static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
-                         const REAL *bias, REAL *tile) {
-    const int width = vectors * VL;
+                         const REAL *bias, REAL *c, ptrdiff_t ldc) {
     for (int i = 0; i < mr; i++)
-        for (int j = 0; j < width; j++) {
+        for (int j = 0; j < vectors * VL; j++) {
             REAL sum = bias ? bias[i] : 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * source[offset[l] + j];
-            tile[i * width + j] = sum;
+            c[i * ldc + j] = sum;
         }
 }
 

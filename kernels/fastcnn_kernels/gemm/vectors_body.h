@@ -37,15 +37,6 @@ INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
 #endif
 }
 
-#if defined(__AVX512F__)
-/* GCC picks the instructions for a shuffle whose lanes are constants; Clang has another name for it. */
-#if defined(__clang__)
-#define SHUFFLE(x, y, lanes) ((NAME(vec))PERMUTE_TWO(x, (__m512i)(lanes), y))
-#else
-#define SHUFFLE(x, y, lanes) __builtin_shuffle(x, y, lanes)
-#endif
-#endif
-
 /* Sum of the lanes, halves added to halves. */
 INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 #if defined(__AVX512F__)
@@ -67,8 +58,8 @@ INLINE NAME(vec) NAME(lanes_sums)(NAME(vec) *v) {
 #define FOLD(h) \
     UNROLL for (int i = 0; i < (h); i++) { \
         const NAME(vec) x = v[2 * i], y = v[2 * i + 1]; \
-        v[i] = SHUFFLE(x, y, ((NAME(index)){EACH_LANE(FIRST_HALF, h)})) \
-            + SHUFFLE(x, y, ((NAME(index)){EACH_LANE(SECOND_HALF, h)})); \
+        v[i] = SHUFFLE_TWO(x, y, ((NAME(index)){EACH_LANE(FIRST_HALF, h)})) \
+            + SHUFFLE_TWO(x, y, ((NAME(index)){EACH_LANE(SECOND_HALF, h)})); \
     }
 #if LANES > 8
     FOLD(8)

@@ -25,7 +25,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
-    even_tile, pack_rows, panel_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps,
+    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps,
     transpose, zero_run
 )
 
@@ -97,40 +97,45 @@ cdef void pool_block(
             )
 
 
-cdef int panel_height(const real* x, Py_ssize_t M, bint channels) noexcept nogil:
-    """Rows of a panel of weights."""
-    return panel_width(x) if channels else panel_rows(M)
-
-
 cdef void direct_product(
     const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
-    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB, real* tile,
-    int activation, int pool, real* sums,
+    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, int mr, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB,
+    real* tile, int activation, int pool, real* sums,
 ) noexcept nogil:
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
-    cdef int mr = panel_rows(M), VL = panel_width(planes) // 2, vectors
+    cdef int VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
     cdef Py_ssize_t pixel, tile_width, i, panel, q = 0
     cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
+    cdef bint in_place = by_row and product[5] == 1 and pool == 1 and activation == 0
+    cdef const real* start = NULL
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
+        if bias != NULL:
+            start = bias + i
         pixel = 0
         while pixel < pixels:
             if by_row:
                 q = pixel % width
-            vectors = <int>min(TILE_VECTORS(mr), ((Q - q if by_row else pixels - pixel) + VL - 1) // VL)
+            vectors = <int>even_tile(((Q - q if by_row else pixels - pixel) + VL - 1) // VL, TILE_VECTORS(mr))
             tile_width = vectors * VL
-            direct(mr, vectors, L, a_packed + i * L, planes + pixel, offset, bias + i if bias != NULL else NULL, tile)
-            activate(tile, min(mr, M - i), tile_width, tile_width, activation)
-            if pool == 2:
-                store_tile(
-                    tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1, rows * Q
+            if in_place and M - i >= mr:
+                direct(
+                    mr, vectors, L, a_packed + i * L, planes + pixel, offset, start,
+                    out + i * product[6] + (p + pixel // width) * product[4] + q, product[6],
                 )
             else:
-                store_tile(
-                    tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
-                    out + i * product[6] + p * product[4], product[4], product[5], product[6],
-                )
+                direct(mr, vectors, L, a_packed + i * L, planes + pixel, offset, start, tile, tile_width)
+                activate(tile, min(mr, M - i), tile_width, tile_width, activation)
+                if pool == 2:
+                    store_tile(
+                        tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1, rows * Q
+                    )
+                else:
+                    store_tile(
+                        tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
+                        out + i * product[6] + p * product[4], product[4], product[5], product[6],
+                    )
             pixel += tile_width
             if by_row and q + tile_width == Q:
                 pixel += width - Q
@@ -194,15 +199,16 @@ cdef void channel_product(
 
 
 cdef void pack_filters(
-    const real* weight, real* a_packed, Py_ssize_t groups, Py_ssize_t M, const Py_ssize_t* products,
-    Py_ssize_t product_count, const Py_ssize_t* weight_steps, const Py_ssize_t* weight_offset, bint channels,
-    Py_ssize_t worker, Py_ssize_t workers,
+    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* products, Py_ssize_t product_count,
+    const Py_ssize_t* weight_steps, const Py_ssize_t* weight_offset, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Pack this worker's share of the weights of all products and groups, [product][group][panel][L][mr].
 
-    With `channels` in the lanes, a panel has as many rows as a vector or two have lanes.
+    With channels in the lanes, a panel has as many rows as a vector or two have lanes.
     """
-    cdef int mr = panel_height(weight, M, channels), height
+    cdef Py_ssize_t groups = table[1], M = table[2]
+    cdef bint channels = table[16]
+    cdef int mr = <int>table[17], height
     cdef Py_ssize_t k, g, panel, L, panels = (M + mr - 1) // mr, task
     for k in range(product_count):
         L = products[10 * k + 7]
@@ -232,7 +238,7 @@ cdef void direct_blocks(
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
     cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], task, n, g, p, k, L, cleared = -1
     cdef bint channels_in_lanes = table[16]
-    cdef int mr = panel_height(image, M, channels_in_lanes)
+    cdef int mr = <int>table[17]
     cdef Py_ssize_t rows_packed = (M + mr - 1) // mr * mr
     cdef const Py_ssize_t* product
     cdef const real* filters
@@ -263,8 +269,8 @@ cdef void direct_blocks(
                 )
             else:
                 direct_product(
-                    planes, filters, start, target, product, offset + product[9], L, M, width, p, PB, tile, activation,
-                    <int>table[15], sums,
+                    planes, filters, start, target, product, offset + product[9], L, M, mr, width, p, PB, tile,
+                    activation, <int>table[15], sums,
                 )
 
 
@@ -283,7 +289,7 @@ cdef bint run_plan(
     cdef Py_ssize_t product_count = len(plan.products), F = len(plan.phases), packed_size = plan.packed_size, worker
     cdef Py_ssize_t scratch_step = MR * 4 * panel_width(out_start) + <Py_ssize_t>plan.scratch_size
     cdef bint channels = table[16]
-    cdef int mr = panel_height(out_start, table[2], channels), packers = packing_threads(packed_size, num_threads)
+    cdef int mr = <int>table[17], packers = packing_threads(packed_size, num_threads)
     if plan.pads and remembered(packed, "nonfinite", any_nonfinite, weight, num_threads):
         return False
     if not plan.covers_out:
@@ -300,14 +306,13 @@ cdef bint run_plan(
     if not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
             pack_filters(
-                weight_start, a_packed, table[1], table[2], products, product_count, weight_steps, weight_offset,
-                channels, 0, 1,
+                weight_start, a_packed, table, products, product_count, weight_steps, weight_offset, 0, 1
             )
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
                 pack_filters(
-                    weight_start, a_packed, table[1], table[2], products, product_count, weight_steps, weight_offset,
-                    channels, worker, packers,
+                    weight_start, a_packed, table, products, product_count, weight_steps, weight_offset, worker,
+                    packers,
                 )
         keep(packed, order, filters)
     if num_threads == 1:

@@ -17,7 +17,7 @@ from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
-from fastcnn_kernels.gemm.geometry import packed_rows
+from fastcnn_kernels.gemm.geometry import panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Elements behind the last plane that a last vector of pixels may read, beyond those by which the last tap is shifted.
@@ -35,11 +35,10 @@ class Product(NamedTuple):
 class Plan(NamedTuple):
     """One call; `phases` has a row (remainder a, remainder b) for each plane of a channel."""
 
-    table: (
-        np.ndarray
-    )  # N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks,
-    #                    elements of the planes of one task with the slack behind them, 2 if windows of 2 x 2 are
-    #                    pooled, 1 if output channels are lanes
+    #: N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks, elements of the
+    #: planes of one task with the slack behind them, 2 if windows of 2 x 2 are pooled, 1 if output channels are lanes,
+    #: rows of a panel of filters
+    table: np.ndarray
     phases: np.ndarray
     weight_steps: np.ndarray  # of m and of the group
     products: np.ndarray  # per product: its table, its L, start of its packed weights, start in the offset tables
@@ -73,14 +72,15 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
     built = [product(F * rows * width, rows * width, width) for product in products]
     lanes = blocking.channels_in_lanes(M, max((product.offset.size for product in built), default=0), VL)
+    mr = 2 * VL if lanes else panel_rows(M, MR, blocking.ROWS_PER_PANEL)
     table = np.array(
-        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes],
+        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr],
         np.intp,
     )
     phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
     lengths = [product.offset.size for product in built]
     starts = np.cumsum([0, *lengths])
-    rows_packed = groups * (-(-M // (2 * VL)) * 2 * VL if lanes else packed_rows(M, MR))
+    rows_packed = groups * -(-M // mr) * mr
     entries = [
         [*product.table, length, rows_packed * start, start]
         for product, length, start in zip(built, lengths, starts, strict=False)

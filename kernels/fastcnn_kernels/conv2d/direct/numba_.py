@@ -10,7 +10,7 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
+from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     put_steps,
@@ -113,45 +113,46 @@ def pool_block(sums, sums_start, out, out_start, product, M, rows, p):
 
 
 @compiled
-def panel_height(M, VL, channels):
-    """Rows of a panel of weights."""
-    return 2 * VL if channels else panel_rows(M)
-
-
-@compiled
 def direct_product(
     planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
-    L, M, width, p, PB, tile, tile_start, activation, pool, sums,
+    L, M, mr, width, p, PB, tile, tile_start, activation, pool, sums,
 ):  # fmt: skip
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
-    mr, VL = panel_rows(M), panel_width(planes) // 2
-    P, Q = product[0], product[1]
+    P, Q, VL = product[0], product[1], panel_width(planes) // 2
     rows = min(PB, P - p)
     pixels, q = (rows - 1) * width + Q, 0
     by_row = Q % VL == 0 and Q >= blocking.VECTORS_OF_A_ROW * VL
+    in_place = by_row and product[5] == 1 and pool == 1 and activation == 0
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         pixel = 0
         while pixel < pixels:
             if by_row:
                 q = pixel % width
-            vectors = min(tile_vectors(mr), ((Q - q if by_row else pixels - pixel) + VL - 1) // VL)
+            vectors = even_tile(((Q - q if by_row else pixels - pixel) + VL - 1) // VL, tile_vectors(mr))
             tile_width = vectors * VL
-            direct(
-                mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
-                bias_start + i, has_bias, tile, tile_start,
-            )  # fmt: skip
-            activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
-            if pool == 2:
-                store_tile(
-                    tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile, sums + i * rows * Q,
-                    Q, 1, rows * Q,
+            if in_place and M - i >= mr:
+                direct(
+                    mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
+                    bias_start + i, has_bias, out,
+                    out_start + i * product[6] + (p + pixel // width) * product[4] + q, product[6],
                 )  # fmt: skip
             else:
-                store_tile(
-                    tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
-                    out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+                direct(
+                    mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
+                    bias_start + i, has_bias, tile, tile_start, tile_width,
                 )  # fmt: skip
+                activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
+                if pool == 2:
+                    store_tile(
+                        tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile,
+                        sums + i * rows * Q, Q, 1, rows * Q,
+                    )  # fmt: skip
+                else:
+                    store_tile(
+                        tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
+                        out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+                    )  # fmt: skip
             pixel += tile_width
             if by_row and q + tile_width == Q:
                 pixel += width - Q
@@ -212,12 +213,12 @@ def channel_product(
 
 
 @threaded
-def pack_filters(weight, a_packed, groups, M, products, weight_steps, weight_offset, channels, worker, workers):
+def pack_filters(weight, a_packed, table, products, weight_steps, weight_offset, worker, workers):
     """Pack this worker's share of the weights of all products and groups, [product][group][panel][L][mr].
 
-    With `channels` in the lanes, a panel has as many rows as a vector or two have lanes.
+    With channels in the lanes, a panel has as many rows as a vector or two have lanes.
     """
-    mr = panel_height(M, panel_width(weight) // 2, channels)
+    groups, M, channels, mr = table[1], table[2], table[16] == 1, table[17]
     panels = (M + mr - 1) // mr
     for k in range(products.shape[0]):
         L = products[k, 7]
@@ -243,8 +244,7 @@ def direct_blocks(
     A row of `products` is a product's table, its L, and the start of its weights in `a_packed` and of its offsets.
     """
     N, groups, M, channels, H, W = table[0], table[1], table[2], table[3], table[4], table[5]
-    width, PB, blocks, channels_in_lanes = table[11], table[12], table[13], table[16] == 1
-    mr = panel_height(M, panel_width(image) // 2, channels_in_lanes)
+    width, PB, blocks, channels_in_lanes, mr = table[11], table[12], table[13], table[16] == 1, table[17]
     rows_packed = (M + mr - 1) // mr * mr
     tile = worker * scratch_step
     cleared = -1
@@ -270,7 +270,7 @@ def direct_blocks(
             else:
                 direct_product(
                     scratch, planes, a_packed, filters, bias, start, has_bias, out, target, product, offset, product[9],
-                    L, M, width, p, PB, scratch, tile, activation, table[15], sums,
+                    L, M, mr, width, p, PB, scratch, tile, activation, table[15], sums,
                 )  # fmt: skip
 
 
@@ -278,8 +278,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     groups, M = plan.table[1:3].tolist()
     scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
-    channels = plan.table[16] == 1
-    mr = panel_height(M, VECTOR_BYTES // out.itemsize, channels)
+    channels, mr = plan.table[16:].tolist()
     order = ("channels" if channels else "plain", mr, M)
     a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
@@ -290,8 +289,8 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     bias = padded_bias(bias, groups, M, mr)
     if not filled:
         pack_filters(
-            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, groups, M, plan.products,
-            plan.weight_steps, plan.weight_offset, channels,
+            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.products,
+            plan.weight_steps, plan.weight_offset,
         )  # fmt: skip
         keep(packed, order, a_packed)
     direct_blocks(

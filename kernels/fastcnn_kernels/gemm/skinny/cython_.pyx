@@ -39,8 +39,10 @@ cdef void dot_columns(
     cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
     cdef Py_ssize_t whole = L // VL * VL, tiles = (K + columns - 1) // columns
     cdef Py_ssize_t task, z, first, width, row_tile, row, height, i, j, l
+    cdef bint in_place = whole == L and bias == NULL and table[7] == 1
     cdef const real* left
     cdef const real* right
+    cdef real* target
     cdef real total
     for task in range(Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers):
         z = task // tiles
@@ -51,6 +53,12 @@ cdef void dot_columns(
             row = row_tile * rows
             height = min(rows, F - row)
             left = few + z * table[4] + row * L
+            target = out + z * F * K + row * table[6] + first * table[7]
+            if in_place:
+                for i in range(height):
+                    zero_run(target + i * table[6], width)
+                dot(<int>height, <int>width, 1, whole, left, L, 0, right, 0, offset, target, table[6])
+                continue
             zero_run(tile, rows * columns)
             if whole > 0:
                 dot(<int>height, <int>width, 1, whole, left, L, 0, right, 0, offset, tile, columns)
@@ -61,7 +69,7 @@ cdef void dot_columns(
                         total += left[i * L + l] * right[j * L + l]
                     if bias != NULL:
                         total += bias[(row + i) * table[8] + (first + j) * table[9]]
-                    out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+                    target[i * table[6] + j * table[7]] = total
 
 
 cdef Py_ssize_t outer_width(Py_ssize_t F, Py_ssize_t VL) noexcept nogil:

@@ -37,6 +37,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
     whole = L // (panel_width(few) // 2) * (panel_width(few) // 2)
     count = (K + columns - 1) // columns
     tile = worker * tile_size
+    in_place = whole == L and not has_bias and table[7] == 1
     for task in range(Z * count * worker // workers, Z * count * (worker + 1) // workers):
         z = task // count
         first = task % count * columns
@@ -45,6 +46,13 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
         for row in range(0, F, rows):
             height = min(rows, F - row)
             left = z * table[4] + row * L
+            target = z * F * K + row * table[6] + first * table[7]
+            if in_place:
+                for i in range(height):
+                    for j in range(width):
+                        out[target + i * table[6] + j] = 0
+                dot(height, width, 1, whole, few, left, L, 0, many, right, 0, offset, 0, out, target, table[6])
+                continue
             for i in range(rows * columns):
                 tiles[tile + i] = 0
             if whole > 0:
@@ -56,7 +64,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
                         total += few[left + i * L + l] * many[right + j * L + l]
                     if has_bias:
                         total += bias[(row + i) * table[8] + (first + j) * table[9]]
-                    out[z * F * K + (row + i) * table[6] + (first + j) * table[7]] = total
+                    out[target + i * table[6] + j * table[7]] = total
 
 
 @compiled
