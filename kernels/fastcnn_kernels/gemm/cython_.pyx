@@ -1,7 +1,7 @@
 """Matrix product in Cython: packed panels and the micro-kernel of micro.h. Contract in the family's ``__init__``.
 
-Both are packed once, panel by panel; a task multiplies a block of A's panels by a block of B's, which stays in L2. Blocks
-of B follow each other for one block of A, which comes from memory once and then from L3:
+Both are packed once, panel by panel; a task multiplies a block of A's panels by a block of B's, which stays in L2.
+Blocks of B follow each other for one block of A, which comes from memory once and then from L3:
 
     for each block of L:
         for each panel of A (mr rows), kept in L1, for each panel of B (NR columns): one micro-kernel call

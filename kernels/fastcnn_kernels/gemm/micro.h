@@ -74,6 +74,8 @@
 #define STEPS_AHEAD_A 16
 #define STEPS_AHEAD_B 8
 #define LINE_BYTES 64
+/* Products of a sum from which on they leave time to ask for the lines of the results. */
+#define SUM_OF_LINES 8
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
 #else

@@ -71,7 +71,7 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
 INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
                               const ptrdiff_t *offset, const REAL *bias, REAL *c, ptrdiff_t ldc) {
     NAME(vec) acc[MR][4];
-    if (ldc != vectors * VL) /* no tile, which is in L1: its lines arrive meanwhile */
+    if (ldc != vectors * VL && L >= SUM_OF_LINES) /* no tile, which is in L1: its lines arrive meanwhile */
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(c + i * ldc + j * VL, 1);
     UNROLL for (int i = 0; i < mr; i++)

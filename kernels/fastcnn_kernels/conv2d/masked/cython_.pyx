@@ -19,8 +19,9 @@ from libc.stdint cimport uint16_t
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, even_tile,
-    has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile, zero_run
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, direct,
+    even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile,
+    zero_run
 )
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
@@ -31,19 +32,32 @@ from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 
 
+cdef void multiply_tile(
+    int mr, int vectors, bint all_lanes, const Py_ssize_t* table, const real* a, const real* source,
+    const Py_ssize_t* offset, const Py_ssize_t* column_offset, const uint16_t* masks, const real* bias, real* c,
+    Py_ssize_t ldc,
+) noexcept nogil:
+    """One tile of sums, without masks if it has all its lanes and a single tap."""
+    if all_lanes:
+        direct(mr, vectors, table[5], a, source, column_offset, bias, c, ldc)
+    else:
+        masked(mr, vectors, table[5] // table[9], table[9], a, source, table[8], offset, masks, bias, c, ldc)
+
+
 cdef void masked_tiles(
     const real* image, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
-    const Py_ssize_t* offset, const uint16_t* masks, int activation, Py_ssize_t tile_block, Py_ssize_t row_block,
-    real* tile, Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* offset, const Py_ssize_t* column_offset, const uint16_t* masks, int activation,
+    Py_ssize_t tile_block, Py_ssize_t row_block, real* tile, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
 
+    A single tap that pads nothing has all lanes, but in the last vector of a plane: masks would only cost.
     If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
     tile, between as many rows of the neighbours as a tile may hold.
     """
     cdef Py_ssize_t N = table[0], P = table[1], Q = table[2], groups = table[3], M = table[4], L = table[5]
-    cdef Py_ssize_t channel_step = table[8], taps = table[9], width = table[10], m_step = table[19]
-    cdef bint dense = table[20], whole
+    cdef Py_ssize_t taps = table[9], width = table[10], m_step = table[19]
+    cdef bint dense = table[20], whole, no_masks = taps == 1 and table[22]
     cdef int pool = <int>table[21]
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t panels = (M + mr - 1) // mr, most = TILE_VECTORS(mr), VL = panel_width(image) // 2, vectors
@@ -77,9 +91,10 @@ cdef void masked_tiles(
             pixel = step * tile_width
             c = target + pixel if whole else tile
             vectors = min(most, (pixels - pixel + VL - 1) // VL)
-            masked(
-                mr, <int>vectors, L // taps, taps, a_packed + (g * panels * mr + i) * L, source + pixel, channel_step,
-                offset, masks + step * most * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
+            multiply_tile(
+                mr, <int>vectors, no_masks and pixel + vectors * VL <= pixels, table,
+                a_packed + (g * panels * mr + i) * L, source + pixel, offset, column_offset,
+                masks + step * most * (taps + 1), bias + g * panels * mr + i if bias != NULL else NULL, c,
                 m_step if whole else tile_width,
             )
             if whole:
@@ -124,6 +139,7 @@ cdef bint run_plan(
     cdef const real* weight_start = <const real*>address(weight)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.offset)
+    cdef const Py_ssize_t* column_offset = <const Py_ssize_t*>address(plan.column_offset)
     cdef const Py_ssize_t* weight_offset = <const Py_ssize_t*>address(plan.weight_offset)
     cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
     cdef const real* image_start = <const real*>address(image)
@@ -164,14 +180,14 @@ cdef bint run_plan(
     if num_threads == 1:
         with nogil:
             masked_tiles(
-                image_start, a_packed, bias_start, out_start, table, offset, masks, activation, tile_block, row_block,
-                tiles, 0, 1,
+                image_start, a_packed, bias_start, out_start, table, offset, column_offset, masks, activation,
+                tile_block, row_block, tiles, 0, 1,
             )
         return True
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         masked_tiles(
-            image_start, a_packed, bias_start, out_start, table, offset, masks, activation, tile_block, row_block,
-            tiles + worker * tile_size, worker, num_threads,
+            image_start, a_packed, bias_start, out_start, table, offset, column_offset, masks, activation, tile_block,
+            row_block, tiles + worker * tile_size, worker, num_threads,
         )
     return True
 

@@ -26,7 +26,7 @@ class Plan(NamedTuple):
 
     table: np.ndarray  # rows: N, P, Q, groups, M, L; image, group and channel step of the source, taps, W, vectors;
     #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long, 2 if
-    #                    windows of 2 x 2 are pooled
+    #                    windows of 2 x 2 are pooled, 1 if each tap of each pixel lies inside the image
     offset: np.ndarray  # (taps,)
     masks: np.ndarray  # (vectors, taps + 1) uint16
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
@@ -63,7 +63,7 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
     table[0] = N, P, Q, groups, M, channels * taps
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
     table[2, :2] = weight_steps
-    table[3, :4] = groups * M * P * Q // pool**2, P * Q // pool**2, Q == W and pool == 1, pool
+    table[3, :5] = groups * M * P * Q // pool**2, P * Q // pool**2, Q == W and pool == 1, pool, not pads and Q == W
     offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
     return Plan(
         table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset),

@@ -28,25 +28,44 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import masked, tile_vectors
+from fastcnn_kernels.gemm.numba_micro import direct, masked, tile_vectors
 from fastcnn_kernels.memory import empty
-from fastcnn_kernels.numba_support import flat, threaded
+from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room
+
+
+@compiled
+def multiply_tile(
+    mr, vectors, all_lanes, table, a_packed, a_start, image, source, offset, column_offset, masks, mask_start, bias,
+    bias_start, has_bias, c, c_start, ldc,
+):  # fmt: skip
+    """One tile of sums, without masks if it has all its lanes and a single tap."""
+    if all_lanes:
+        direct(
+            mr, vectors, table[0, 5], a_packed, a_start, image, source, column_offset, 0, bias, bias_start, has_bias, c,
+            c_start, ldc,
+        )  # fmt: skip
+    else:
+        masked(
+            mr, vectors, table[0, 5] // table[1, 3], table[1, 3], a_packed, a_start, image, source, table[1, 2], offset,
+            0, masks, mask_start, bias, bias_start, has_bias, c, c_start, ldc,
+        )  # fmt: skip
 
 
 @threaded
 def masked_tiles(
-    image, a_packed, bias, has_bias, out, table, offset, masks, activation, tile_block, row_block, scratch, tile_size,
-    worker, workers,
+    image, a_packed, bias, has_bias, out, table, offset, column_offset, masks, activation, tile_block, row_block,
+    scratch, tile_size, worker, workers,
 ):  # fmt: skip
     """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
 
+    A single tap that pads nothing has all lanes, but in the last vector of a plane: masks would only cost.
     If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
     tile, between as many rows of the neighbours as a tile may hold.
     """
     N, P, Q, groups, M, L = table[0, 0], table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
-    channel_step, taps, width, m_step, dense = table[1, 2], table[1, 3], table[1, 4], table[3, 1], table[3, 2]
-    pool = table[3, 3]
+    taps, width, m_step, dense, pool = table[1, 3], table[1, 4], table[3, 1], table[3, 2], table[3, 3]
+    no_masks = taps == 1 and table[3, 4] == 1
     mr = panel_rows(M)
     panels, most, VL = (M + mr - 1) // mr, tile_vectors(mr), panel_width(image) // 2
     tile_width, pixels = most * VL, (P - 1) * width + Q
@@ -74,18 +93,19 @@ def masked_tiles(
         for step in range(step_first, step_end):
             pixel = step * tile_width
             vectors = min(most, (pixels - pixel + VL - 1) // VL)
+            all_lanes = no_masks and pixel + vectors * VL <= pixels
             if whole:
-                masked(
-                    mr, vectors, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel,
-                    channel_step, offset, 0, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias, out,
+                multiply_tile(
+                    mr, vectors, all_lanes, table, a_packed, (g * panels * mr + i) * L, image, source + pixel, offset,
+                    column_offset, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias, out,
                     target + pixel, m_step,
                 )  # fmt: skip
                 activate(out, target + pixel, mr, m_step, min(tile_width, pixels - pixel), activation)
             else:
-                masked(
-                    mr, vectors, L // taps, taps, a_packed, (g * panels * mr + i) * L, image, source + pixel,
-                    channel_step, offset, 0, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias,
-                    scratch, tile, tile_width,
+                multiply_tile(
+                    mr, vectors, all_lanes, table, a_packed, (g * panels * mr + i) * L, image, source + pixel, offset,
+                    column_offset, masks, step * most * (taps + 1), bias, g * panels * mr + i, has_bias, scratch, tile,
+                    tile_width,
                 )  # fmt: skip
                 activate(scratch, tile, min(mr, M - i), tile_width, vectors * VL, activation)
                 if pool == 2:
@@ -141,7 +161,8 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
         keep(packed, order, a_packed)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
-        plan.table, plan.offset, plan.masks.reshape(-1), activation, tile_block, row_block, tiles, tile_size,
+        plan.table, plan.offset, plan.column_offset, plan.masks.reshape(-1), activation, tile_block, row_block, tiles,
+        tile_size,
     )  # fmt: skip
 
 

@@ -62,7 +62,9 @@ cdef void multiply_rows(
         task += end - tile
 
 
-cdef int run_product(ndarray a, ndarray b, real* out, Py_ssize_t Z, Py_ssize_t M, bint transpose_a, int workers) except -1:
+cdef int run_product(
+    ndarray a, ndarray b, real* out, Py_ssize_t Z, Py_ssize_t M, bint transpose_a, int workers
+) except -1:
     """Multiply on as many threads as there are tiles of rows for."""
     cdef const real* a_start = <const real*>PyArray_DATA(a)
     cdef const real* b_start = <const real*>PyArray_DATA(b)
