@@ -67,7 +67,7 @@ cdef void sum_pixels(
     cdef Py_ssize_t slab_blocks = (slab_count + slab_block - 1) // slab_block
     cdef Py_ssize_t tasks = groups * panel_blocks * slab_blocks * chunks, task, chunk, g, first, last, first_slab
     cdef Py_ssize_t slab, last_slab, first_block, block, n, p, q, images, lines, columns, pixels, rows, row, channels
-    cdef Py_ssize_t panel, v, vectors, i
+    cdef Py_ssize_t panel, v, vectors, i, stack, stacked = pitch // mr  # panels that share a vector of rows of dy
     cdef real* dy_packed = scratch + worker * scratch_step
     cdef real* image = dy_packed + panel_block * pitch * IB * PB * QB
     cdef real* sums
@@ -88,12 +88,13 @@ cdef void sum_pixels(
             lines = min(PB, P - p)
             columns = min(QB, Q - q)
             pixels = images * lines * columns
-            for panel in range(first, last):
+            for stack in range(first // stacked, (last + stacked - 1) // stacked):
+                row = stack * stacked * mr
                 for i in range(images):
                     transpose(
-                        dy + (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q,
-                        min(pitch, M - panel * mr), lines * columns,
-                        dy_packed + ((panel - first) * pixels + i * lines * columns) * pitch, pitch, pitch,
+                        dy + (((n + i) * groups + g) * M + row) * P * Q + p * Q + q, P * Q, min(pitch, M - row),
+                        lines * columns, dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch,
+                        pitch, pitch,
                     )
             rows = table[16] - (PB - lines) * row_rows
             for slab in range(first_slab, last_slab):
@@ -110,7 +111,8 @@ cdef void sum_pixels(
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, <int>vectors, images, lines, columns, dy_packed + (panel - first) * pixels * pitch,
+                            mr, <int>vectors, images, lines, columns,
+                            dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
                             pitch, image, rows * row, row_rows * row, stride_w * channels, offset + v,
                             sums + (panel * V + v) * mr * VL, block > first_block,
                         )

@@ -54,6 +54,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
     blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     mr = panel_rows(M)
     pitch, panels = panel_pitch(mr, VL), (M + mr - 1) // mr
+    stacked = pitch // mr  # panels that share a vector of rows of dy
     panel_blocks = (panels + panel_block - 1) // panel_block
     slab_blocks = (slab_count + slab_block - 1) // slab_block
     tasks = groups * panel_blocks * slab_blocks * chunks
@@ -76,12 +77,13 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
             lines = min(PB, P - p)
             columns = min(QB, Q - q)
             pixels = images * lines * columns
-            for panel in range(first, last):
+            for stack in range(first // stacked, (last + stacked - 1) // stacked):
+                row = stack * stacked * mr
                 for i in range(images):
                     transpose(
-                        dy, (((n + i) * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q,
-                        min(pitch, M - panel * mr), lines * columns, scratch,
-                        dy_packed + ((panel - first) * pixels + i * lines * columns) * pitch, pitch, pitch,
+                        dy, (((n + i) * groups + g) * M + row) * P * Q + p * Q + q, P * Q, min(pitch, M - row),
+                        lines * columns, scratch,
+                        dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch, pitch, pitch,
                     )  # fmt: skip
             rows = table[16] - (PB - lines) * row_rows
             for slab in range(first_slab, last_slab):
@@ -98,7 +100,8 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, vectors, images, lines, columns, scratch, dy_packed + (panel - first) * pixels * pitch,
+                            mr, vectors, images, lines, columns, scratch,
+                            dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
                             pitch, scratch, image, rows * row, row_rows * row, stride_w * channels, offset, v, partial,
                             sums + (panel * V + v) * mr * VL, block > first_block,
                         )  # fmt: skip
