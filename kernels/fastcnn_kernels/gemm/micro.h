@@ -58,6 +58,8 @@
 #define OUTER_VECTORS 2
 #endif
 #define DOT_COLUMNS_OF_ONE_ROW 12
+/* Masks of a vector for dot products of so many taps. */
+#define MASKS_OF(taps) ((taps) + DOT_COLUMNS_OF_ONE_ROW)
 #define NR_F32 (2 * VECTOR_BYTES / 4)
 #define NR_F64 (2 * VECTOR_BYTES / 8)
 

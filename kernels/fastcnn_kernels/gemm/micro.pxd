@@ -10,6 +10,7 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int DOT_ROWS
     const int DOT_COLUMNS
     const int DOT_COLUMNS_OF_ONE_ROW
+    Py_ssize_t MASKS_OF(Py_ssize_t taps)
     const int VECTOR_BYTES
     const int AHEAD
     const int NR_F32
@@ -104,8 +105,8 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void masked_dot_f32(
         int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const float* a, Py_ssize_t a_step,
-        Py_ssize_t a_image, const float* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
-        const uint16_t* masks, Py_ssize_t taps, float* sums, Py_ssize_t sums_step
+        Py_ssize_t a_image, const float* b, Py_ssize_t b_image, const Py_ssize_t* offset, const uint16_t* masks,
+        Py_ssize_t first, Py_ssize_t taps, float* sums, Py_ssize_t sums_step
     )
     void add_lanes_f32(const float* sums, float* out, Py_ssize_t n)
     void masked_f64(
@@ -115,8 +116,8 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void masked_dot_f64(
         int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const double* a, Py_ssize_t a_step,
-        Py_ssize_t a_image, const double* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
-        const uint16_t* masks, Py_ssize_t taps, double* sums, Py_ssize_t sums_step
+        Py_ssize_t a_image, const double* b, Py_ssize_t b_image, const Py_ssize_t* offset, const uint16_t* masks,
+        Py_ssize_t first, Py_ssize_t taps, double* sums, Py_ssize_t sums_step
     )
     void add_lanes_f64(const double* sums, double* out, Py_ssize_t n)
     double lane_sum_f32(const float* x, Py_ssize_t n)
@@ -319,16 +320,16 @@ cdef inline void masked(
 
 cdef inline void masked_dot(
     int rows, int columns, Py_ssize_t images, Py_ssize_t vectors, const real* a, Py_ssize_t a_step,
-    Py_ssize_t a_image, const real* b, Py_ssize_t b_image, const Py_ssize_t* offset, const Py_ssize_t* tap,
-    const uint16_t* masks, Py_ssize_t taps, real* sums, Py_ssize_t sums_step
+    Py_ssize_t a_image, const real* b, Py_ssize_t b_image, const Py_ssize_t* offset, const uint16_t* masks,
+    Py_ssize_t first, Py_ssize_t taps, real* sums, Py_ssize_t sums_step
 ) noexcept nogil:
     if real is float:
         masked_dot_f32(
-            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps, sums, sums_step
         )
     else:
         masked_dot_f64(
-            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+            rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps, sums, sums_step
         )
 
 

@@ -62,16 +62,14 @@ def _emit_dot(
 
 
 def _emit_masked_dot(
-    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps,
+    builder, rows, columns, vector_type, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps,
     sums, sums_step,
 ):  # fmt: skip
     """`masked_dot` for one tile: rows x columns vector sums."""
     intp, VL = taps.type, vector_type.count
     tiles = [(i, j) for j in range(columns) for i in range(rows)]
     places = [builder.add(builder.mul(sums_step, intp(i)), intp(j * VL)) for i, j in tiles]
-    starts, column_taps = (
-        [builder.load(builder.gep(each, [intp(j)])) for j in range(columns)] for each in (offset, tap)
-    )
+    starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
 
     def over_images(image, totals):
@@ -80,34 +78,38 @@ def _emit_masked_dot(
 
         def over_vectors(vector, totals):
             pixel = builder.mul(vector, intp(VL))
-            mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(1)))])
-            inside = lane_mask(builder, mask, taps, vector_type)
+            mask = builder.gep(masks, [builder.mul(vector, builder.add(taps, intp(DOT_COLUMNS_OF_ONE_ROW)))])
+            inside = lane_mask(builder, mask, intp(0), vector_type)
 
             def products(load_left, load_right):
                 left = [load_left(builder.add(start, pixel)) for start in a_starts]
                 results = []
                 for (i, j), total in zip(tiles, totals, strict=True):
                     if i == 0:
-                        right = load_right(builder.add(starts[j], pixel), column_taps[j])
+                        right = load_right(builder.add(starts[j], pixel), j)
                     results.append(multiply_add(builder, left[i], right, total))
                 return results
 
             def whole():  # all lanes: reading masks takes longer than the products
                 return products(
                     lambda place: load(builder, a_plane, vector_type, place),
-                    lambda place, tap: load(builder, b_plane, vector_type, place),
+                    lambda place, j: load(builder, b_plane, vector_type, place),
                 )
 
             def partly():
                 return products(
                     lambda place: load_masked(builder, a_plane, vector_type, place, inside),
-                    lambda place, tap: load_masked(
-                        builder, b_plane, vector_type, place, lane_mask(builder, mask, tap, vector_type)
+                    lambda place, j: load_masked(
+                        builder,
+                        b_plane,
+                        vector_type,
+                        place,
+                        lane_mask(builder, mask, builder.add(first, intp(1 + j)), vector_type),
                     ),
                 )
 
-            first = builder.load(mask)
-            all_lanes = builder.icmp_signed("==", first, first.type((1 << VL) - 1))
+            bits = builder.load(builder.gep(mask, [intp(1)]))
+            all_lanes = builder.icmp_signed("==", bits, bits.type((1 << VL) - 1))
             one_tap = builder.icmp_signed("==", taps, intp(1))
             return emit_either(builder, builder.and_(one_tap, all_lanes), whole, partly)
 
@@ -139,8 +141,8 @@ def _dot_code(typing_context, rows, columns, lines, n, a, a_step, a_line, b, b_l
 
 @intrinsic
 def _masked_dot_code(
-    typing_context, rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums,
-    sums_step,
+    typing_context, rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps,
+    sums, sums_step,
 ):  # fmt: skip
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[4])
@@ -152,7 +154,7 @@ def _masked_dot_code(
         return context.get_dummy_value()
 
     return types.void(
-        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps, sums, sums_step
     ), generate
 
 
@@ -161,10 +163,10 @@ def _dot(rows, columns, lines, n, a, a_step, a_line, b, b_line, offset, sums, su
 
 
 def _masked_dot(
-    rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+    rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps, sums, sums_step
 ):
     _masked_dot_code(
-        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, tap, masks, taps, sums, sums_step
+        rows, columns, images, vectors, a, a_step, a_image, b, b_image, offset, masks, first, taps, sums, sums_step
     )
 
 
@@ -185,17 +187,17 @@ def dot(typing_context, rows, columns, lines, n, a, a_start, a_step, a_line, b, 
 
 @intrinsic
 def masked_dot(typing_context, rows, columns, images, vectors, a, a_start, a_step, a_image, b, b_start, b_image, offset,
-               offset_start, tap, tap_start, masks, masks_start, taps, sums, sums_start, sums_step):  # fmt: skip
+               offset_start, masks, masks_start, first, taps, sums, sums_start, sums_step):  # fmt: skip
     """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see products_body.h)."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, tap, masks, intp, sums, intp)
+        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, offset, masks, intp, intp, sums, intp)
         return emit_call(context, builder, _masked_dot, kinds, arguments)
 
     return types.void(
-        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, tap, intp, masks, intp, intp, sums,
-        intp, intp,
+        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, offset, intp, masks, intp, intp, intp, sums, intp,
+        intp,
     ), generate  # fmt: skip
 
 

@@ -281,19 +281,20 @@ static void NAME(dot)(int rows, int columns, ptrdiff_t lines, ptrdiff_t n, const
 }
 
 /* sums[i, j] += a[i] * b[j], lane by lane, over the vectors of several images; sums are vectors, sums_step from row to
- * row. Column j reads b at offset[j] in the lanes of masks[vector][tap[j]], row i reads a in those of masks[vector][taps]. */
+ * row. Rows of masks: lanes in which a is read, then those of the taps, in turn, as often as the widest tile needs them;
+ * column j reads b at offset[j] in those of tap first + j. */
 INLINE void NAME(masked_dot_tile)(const int rows, const int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
                                   ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
-                                  const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                                  const ptrdiff_t *offset, const uint16_t *masks, ptrdiff_t first, ptrdiff_t taps,
                                   REAL *sums, ptrdiff_t sums_step) {
     NAME(vec) acc[DOT_ROWS][DOT_COLUMNS_OF_ONE_ROW];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) acc[i][j] = NAME(load)(sums + i * sums_step + j * VL);
     for (ptrdiff_t n = 0; n < images; n++, a += a_image, b += b_image) {
-        const uint16_t *mask = masks;
-        for (ptrdiff_t p = 0; p < vectors * VL; p += VL, mask += taps + 1) {
+        const uint16_t *mask = masks, *of_tap = masks + 1 + first;
+        for (ptrdiff_t p = 0; p < vectors * VL; p += VL, mask += MASKS_OF(taps), of_tap += MASKS_OF(taps)) {
             NAME(vec) row[DOT_ROWS];
-            if (taps == 1 && mask[0] == FIRST(VL)) { /* all lanes: reading masks takes longer than the products */
+            if (taps == 1 && mask[1] == FIRST(VL)) { /* all lanes: reading masks takes longer than the products */
                 UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
                 UNROLL for (int j = 0; j < columns; j++) {
                     NAME(vec) value = NAME(load)(b + offset[j] + p);
@@ -301,9 +302,9 @@ INLINE void NAME(masked_dot_tile)(const int rows, const int columns, ptrdiff_t i
                 }
                 continue;
             }
-            UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load_masked)(mask[taps], a + i * a_step + p);
+            UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load_masked)(*mask, a + i * a_step + p);
             UNROLL for (int j = 0; j < columns; j++) {
-                NAME(vec) value = NAME(load_masked)(mask[tap[j]], b + offset[j] + p);
+                NAME(vec) value = NAME(load_masked)(of_tap[j], b + offset[j] + p);
                 UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
             }
         }
@@ -314,10 +315,10 @@ INLINE void NAME(masked_dot_tile)(const int rows, const int columns, ptrdiff_t i
 
 static void NAME(masked_dot)(int rows, int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
                              ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
-                             const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                             const ptrdiff_t *offset, const uint16_t *masks, ptrdiff_t first, ptrdiff_t taps,
                              REAL *sums, ptrdiff_t sums_step) {
 #define CASE(r, c) case (r) * 16 + (c): NAME(masked_dot_tile)(r, c, images, vectors, a, a_step, a_image, b, b_image, \
-                                                              offset, tap, masks, taps, sums, sums_step); break;
+                                                              offset, masks, first, taps, sums, sums_step); break;
     switch (rows * 16 + columns) { DOT_TILES(CASE) }
 #undef CASE
 }
@@ -423,14 +424,14 @@ static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps
 
 static void NAME(masked_dot)(int rows, int columns, ptrdiff_t images, ptrdiff_t vectors, const REAL *a,
                              ptrdiff_t a_step, ptrdiff_t a_image, const REAL *b, ptrdiff_t b_image,
-                             const ptrdiff_t *offset, const ptrdiff_t *tap, const uint16_t *masks, ptrdiff_t taps,
+                             const ptrdiff_t *offset, const uint16_t *masks, ptrdiff_t first, ptrdiff_t taps,
                              REAL *sums, ptrdiff_t sums_step) {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
             for (ptrdiff_t p = 0; p < images * vectors * VL; p++) {
                 const ptrdiff_t n = p / (vectors * VL), pixel = p % (vectors * VL);
-                const uint16_t *mask = masks + pixel / VL * (taps + 1);
-                if (mask[tap[j]] >> pixel % VL & 1)
+                const uint16_t *mask = masks + pixel / VL * MASKS_OF(taps);
+                if (mask[1 + first + j] >> pixel % VL & 1)
                     sums[i * sums_step + j * VL + pixel % VL] +=
                         a[i * a_step + n * a_image + pixel] * b[offset[j] + n * b_image + pixel];
             }

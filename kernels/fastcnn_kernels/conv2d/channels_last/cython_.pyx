@@ -93,8 +93,8 @@ cdef void sum_pixels(
                 for i in range(images):
                     transpose(
                         dy + (((n + i) * groups + g) * M + row) * P * Q + p * Q + q, P * Q, min(pitch, M - row),
-                        lines * columns, dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch,
-                        pitch, pitch,
+                        lines * columns,
+                        dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch, pitch, pitch,
                     )
             rows = table[16] - (PB - lines) * row_rows
             for slab in range(first_slab, last_slab):

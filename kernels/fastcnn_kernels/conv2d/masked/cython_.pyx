@@ -19,9 +19,9 @@ from libc.stdint cimport uint16_t
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes, direct,
-    even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real, store_tile,
-    zero_run
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MASKS_OF, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes,
+    direct, even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real,
+    store_tile, zero_run
 )
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
@@ -219,8 +219,8 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int
 
 cdef void masked_dots(
     const real* dy, const real* image, real* partial, const Py_ssize_t* table, const Py_ssize_t* offset,
-    const Py_ssize_t* tap, const uint16_t* masks, const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step,
-    Py_ssize_t worker, Py_ssize_t workers,
+    const uint16_t* masks, const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (block of groups, block of rows, chunk of images): partial[chunk, g, m, l].
 
@@ -260,7 +260,7 @@ cdef void masked_dots(
                                 <int>min(rows, rows_here - i * rows), <int>min(columns, L - j * columns), images, count,
                                 dy + n * table[18] + (g * M + m + i * rows) * plane + block * VL, plane, table[18],
                                 image + n * table[6] + g * table[7] + block * VL, table[6], offset + j * columns,
-                                tap + j * columns, masks + block * (taps + 1), taps,
+                                masks + block * MASKS_OF(taps), j * columns % taps, taps,
                                 sums + (g - first) * group_size + (j * row_tiles + i) * tile_size, columns * VL,
                             )
         for g in range(first, last):
@@ -273,10 +273,9 @@ cdef void masked_dots(
 
 
 cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) except -1:
-    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    """Allocate the workspace of `geometry.grad_weight`, run it, add up the chunks."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef const Py_ssize_t* offset = <const Py_ssize_t*>address(plan.column_offset)
-    cdef const Py_ssize_t* tap = <const Py_ssize_t*>address(plan.column_tap)
     cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
     cdef const real* dy_start = <const real*>address(dy)
     cdef const real* x_start = <const real*>address(x)
@@ -291,12 +290,11 @@ cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) ex
     cdef real* partial = scratch + num_threads * scratch_step if chunks > 1 else out_start
     if num_threads == 1:
         with nogil:
-            masked_dots(dy_start, x_start, partial, table, offset, tap, masks, blocks, scratch, scratch_step, 0, 1)
+            masked_dots(dy_start, x_start, partial, table, offset, masks, blocks, scratch, scratch_step, 0, 1)
     else:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             masked_dots(
-                dy_start, x_start, partial, table, offset, tap, masks, blocks, scratch, scratch_step, worker,
-                num_threads,
+                dy_start, x_start, partial, table, offset, masks, blocks, scratch, scratch_step, worker, num_threads
             )
     if chunks > 1:
         add_chunks(partial, out_start, size, chunks)
@@ -306,7 +304,7 @@ cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) ex
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

@@ -15,6 +15,7 @@ from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
+from fastcnn_kernels.gemm.skinny.geometry import TILE_COLUMNS
 from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
@@ -28,10 +29,9 @@ class Plan(NamedTuple):
     #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long, 2 if
     #                    windows of 2 x 2 are pooled, 1 if each tap of each pixel lies inside the image
     offset: np.ndarray  # (taps,)
-    masks: np.ndarray  # (vectors, taps + 1) uint16
+    masks: np.ndarray  # (vectors, taps + 1) uint16; for the weight gradient as `grad_weight` has them
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
     column_offset: np.ndarray  # (L,) of column l = (channel, tap) of the weight gradient in the source
-    column_tap: np.ndarray  # (L,) its tap
     pads: bool  # some tap of some pixel lies outside the image
 
 
@@ -66,14 +66,13 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
     table[3, :5] = groups * M * P * Q // pool**2, P * Q // pool**2, Q == W and pool == 1, pool, not pads and Q == W
     offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
     return Plan(
-        table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset),
-        offset_sums(np.zeros(channels), np.arange(taps)), pads,
+        table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset), pads
     )  # fmt: skip
 
 
 @planned
 def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL, pool=1):
-    """Plan of ``conv2d``, and of ``conv2d_grad_weight``; VL is the number of lanes of a vector."""
+    """Plan of ``conv2d``; VL is the number of lanes of a vector."""
     (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (dh, dw), (top, _, left, _) = dilation, padding
     return _plan(
@@ -91,6 +90,18 @@ def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL)
         N, groups, Cg, Kg, (P, Q), (H, W), [top - r * dh for r in range(R)], [left - s * dw for s in range(S)],
         (R * S, Kg * Cg * R * S), offset_sums(np.arange(Kg) * Cg * R * S, np.arange(R * S)), VL,
     )  # fmt: skip
+
+
+@planned
+def grad_weight(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL):
+    """Plan of ``conv2d_grad_weight``. A vector's masks are that of dy, then those of the taps and some of them again.
+
+    A tile of columns l = (channel, tap) may begin with any tap: its masks lie side by side.
+    """
+    plan = forward(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL)
+    taps = plan.masks.shape[1] - 1
+    order = [taps, *(tap % taps for tap in range(taps + TILE_COLUMNS - 1))]
+    return plan._replace(masks=np.ascontiguousarray(plan.masks[:, order]))
 
 
 def cannot(*, out, stride, x=None, weight=None, dy=None, max_pool=1, **_):

@@ -193,7 +193,7 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 
 
 @threaded
-def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, scratch_step, worker, workers):
+def masked_dots(dy, image, partial, table, offset, masks, blocks, scratch, scratch_step, worker, workers):
     """Do this worker's share of the tasks (block of groups, block of rows, chunk of images): partial[chunk, g, m, l].
 
     `blocks`: chunks, groups and rows of a task, images and vectors of a visit.
@@ -229,7 +229,7 @@ def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, 
                                 min(rows, rows_here - i * rows), min(columns, L - j * columns), images, count, dy,
                                 n * table[3, 0] + (g * M + m + i * rows) * plane + block * VL, plane, table[3, 0],
                                 image, n * table[1, 0] + g * table[1, 1] + block * VL, table[1, 0], offset, j * columns,
-                                tap, j * columns, masks, block * (taps + 1), taps, scratch,
+                                masks, block * (taps + DOT_COLUMNS_OF_ONE_ROW), j * columns % taps, taps, scratch,
                                 sums + (g - first) * group_size + (j * row_tiles + i) * tile_size, columns * VL,
                             )  # fmt: skip
         for g in range(first, last):
@@ -242,7 +242,7 @@ def masked_dots(dy, image, partial, table, offset, tap, masks, blocks, scratch, 
 
 
 def run_weight_plan(plan, dy, x, out, num_threads):
-    """Allocate the workspace of the weight gradient over a forward `geometry.Plan`, run it, add up the chunks."""
+    """Allocate the workspace of `geometry.grad_weight`, run it, add up the chunks."""
     (N, _, _, groups, M, L), (*_, vectors) = plan.table[:2].tolist()
     VL = VECTOR_BYTES // out.itemsize
     blocks = blocking.weight_blocks(N, groups, M, L, vectors, DOT_ROWS, VECTOR_BYTES)
@@ -251,8 +251,8 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     masked_dots(
-        num_threads, flat(dy), flat(x), partial, plan.table, plan.column_offset, plan.column_tap,
-        plan.masks.reshape(-1), blocks, scratch, scratch_step,
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.column_offset, plan.masks.reshape(-1), blocks,
+        scratch, scratch_step,
     )  # fmt: skip
     if chunks > 1:
         add_chunks(partial, out, chunks)
@@ -261,7 +261,7 @@ def run_weight_plan(plan, dy, x, out, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.forward(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
     run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
     # A masked lane is a zero, which met what it must not.
     return not (plan.pads and any_nonfinite(out.reshape(-1), num_threads))
