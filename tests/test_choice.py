@@ -17,7 +17,9 @@ V4 = "x86-64-v4"
 MANY = skinny.MANY_ROWS_OF_OUTER
 #: Columns of a stream, and length of the sums of as many dot products as there may be rows.
 WIDE, LONG = skinny.COLUMNS_OF_STREAM, skinny.FEW_ROWS_OF_DOTS * skinny.LENGTH_PER_ROW
-DEEP = small.MOST_OF_B // (WIDE - 1) + 1  # no small product
+#: Lengths of sums, and rows, of float64 that make no small product.
+DEEP = small.L2_BYTES_FOR_B // 8 // (WIDE - 1) + 1
+TALL = small.MOST_WORK_BYTES // 8 // (2 * skinny.LENGTH_OF_OUTER * skinny.MOST_ROWS_OF_OUTER) + 1
 
 
 def kernels(C, K, size, taps, groups=1, level=V4, batch=1, **options):
@@ -260,8 +262,8 @@ def test_reason_is_given():
         (skinny.MOST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY - 1, False, True, ""),
         (skinny.FEWEST_ROWS_OF_OUTER, skinny.LENGTH_OF_OUTER, MANY, False, True, "skinny"),
         (skinny.FEWEST_ROWS_OF_OUTER - 1, skinny.LENGTH_OF_OUTER, MANY, False, True, ""),
-        (4000, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
-        (4000, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
+        (TALL, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
+        (TALL, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
         (200, LONG, 1, True, False, ""),  # the large one lies across the sum
     ],
 )
@@ -269,30 +271,33 @@ def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
     assert product(M, L, N, transpose_a, transpose_b) == expected
 
 
-def product(M, L, N, transpose_a=False, transpose_b=False):
+def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, batch=()):
     """Name of the family that multiplies matrices of these sizes."""
-    a = np.zeros((L, M)).T if transpose_a else np.zeros((M, L))
-    b = np.zeros((N, L)).T if transpose_b else np.zeros((L, N))
+    a = np.zeros((*batch, L, M), dtype).swapaxes(-1, -2) if transpose_a else np.zeros((*batch, M, L), dtype)
+    b = np.zeros((*batch, N, L), dtype).swapaxes(-1, -2) if transpose_b else np.zeros((*batch, L, N), dtype)
     (name,) = fc.explain("matmul", a, b).kernels
     return name.removeprefix("matmul_").removesuffix("cython").rstrip("_")
 
 
-@pytest.mark.parametrize(
-    ("M", "L", "N", "expected"),
-    [
-        (small.FEWEST_ROWS, 9, small.FEWEST_COLUMNS, "small"),
-        (small.FEWEST_ROWS - 1, 9, small.FEWEST_COLUMNS, ""),
-        (small.FEWEST_ROWS, 9, small.FEWEST_COLUMNS - 1, ""),
-        (256, small.MOST_WORK // (2 * 256 * 128), 128, "small"),
-        (256, small.MOST_WORK // (2 * 256 * 128) + 1, 128, ""),
-        (15, small.MOST_OF_B // 128, 128, "small"),
-        (15, small.MOST_OF_B // 128 + 1, 128, ""),
-        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31), 31, "small"),
-        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31) + 1, small.WIDE - 1, ""),
-        (64, small.MOST_WORK_OF_NARROW // (2 * 64 * 31) + 1, small.WIDE, "small"),
-    ],
-)
-def test_small_products(M, L, N, expected):
-    assert product(M, L, N) == expected
-    assert product(M, L, N, transpose_a=True) == expected
-    assert product(M, L, N, transpose_b=True) != "small"
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_products(dtype):
+    size = np.dtype(dtype).itemsize
+    work, elements_of_b, little = small.MOST_WORK_BYTES // size, small.L2_BYTES_FOR_B // size, small.LITTLE_WORK
+    rows, columns, lanes = small.FEWEST_ROWS, small.FEWEST_COLUMNS, 64 // size
+
+    def family(M, L, N, **options):
+        return product(M, L, N, dtype=dtype, **options)
+
+    assert family(rows, 9, columns) == family(rows, 9, columns, transpose_a=True) == "small"
+    assert family(rows - 1, 9, columns) == family(rows, 9, columns - 1) == ""
+    assert family(rows, 9, columns, transpose_b=True) == ""
+    assert [family(256, work // (2 * 256 * 128) + more, 128) for more in (0, 1)] == ["small", ""]
+    assert [family(15, elements_of_b // 128 + more, 128) for more in (0, 1)] == ["small", ""]
+    one_tile = little // (2 * (2 * rows - 1) * 128)
+    assert [family(2 * rows - 1, one_tile + more, 128) for more in (0, 1)] == ["small", ""]
+    assert family(2 * rows, one_tile + 1, 128) == "small"
+    assert family(2 * rows - 1, one_tile + 1, 128, batch=(2,)) == "small"
+    narrow = little // (2 * 64 * (2 * lanes - 1))
+    if 2 * lanes - 1 >= columns:
+        assert [family(64, narrow + more, 2 * lanes - 1) for more in (0, 1)] == ["small", ""]
+    assert family(64, narrow + 1, 2 * lanes) == family(64, 2 * narrow + 2, columns) == "small"

@@ -49,3 +49,16 @@ def test_plans_count_the_rows_of_panels_as_kernels_do():
 
     for M in range(1, 400):
         assert geometry.panel_rows(M, numba_.MR) == numba_.panel_rows(M)
+
+
+def test_sizes_of_tiles_are_those_that_plans_count_on():
+    from fastcnn_kernels.gemm import geometry, numba_dots, numba_micro
+    from fastcnn_kernels.gemm.small import blocking
+
+    assert geometry.DOT_COLUMNS == numba_dots.DOT_COLUMNS_OF_ONE_ROW
+    assert blocking.FEWEST_ROWS == numba_micro.OUTER_ROWS
+
+
+def test_a_backend_names_every_module_it_needs():
+    modules = {kernel.module for kernel in table.KERNELS if kernel.backend == "cython"}
+    assert modules == set(table.BACKENDS["cython"])

@@ -16,6 +16,7 @@ BACKENDS = {
     "cython": (
         "fastcnn_kernels.gemm.cython_",
         "fastcnn_kernels.gemm.skinny.cython_",
+        "fastcnn_kernels.gemm.small.cython_",
         "fastcnn_kernels.conv2d.cython_",
         "fastcnn_kernels.conv2d.channels_last.cython_",
         "fastcnn_kernels.conv2d.depthwise.cython_",

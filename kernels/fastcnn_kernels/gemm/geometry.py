@@ -7,6 +7,9 @@ import numpy as np
 from fastcnn_kernels.gemm import blocking
 from fastcnn_kernels.memory import planned
 
+#: Columns of the widest tile of dot products (as in micro.h).
+DOT_COLUMNS = 12
+
 
 class Plan(NamedTuple):
     """One product of packed operands."""

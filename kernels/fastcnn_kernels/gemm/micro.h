@@ -50,7 +50,7 @@
 #endif
 #define TILE_VECTORS(mr) ((mr) <= WIDE_ROWS ? 4 : (mr) <= MIDDLE_ROWS ? 3 : 2)
 #define DOT_COLUMNS 6
-/* Outer products: rows, each element broadcast where it lies, by vectors of the packed operand. */
+/* Outer products: rows, each element broadcast where it lies, by vectors. */
 #define OUTER_ROWS 6
 #if MR > 6
 #define OUTER_VECTORS 4
@@ -58,6 +58,8 @@
 #define OUTER_VECTORS 2
 #endif
 #define DOT_COLUMNS_OF_ONE_ROW 12
+/* Dot products of the largest tile. */
+enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * DOT_COLUMNS : DOT_COLUMNS_OF_ONE_ROW };
 /* Masks of a vector for dot products of so many taps. */
 #define MASKS_OF(taps) ((taps) + DOT_COLUMNS_OF_ONE_ROW)
 #define NR_F32 (2 * VECTOR_BYTES / 4)

@@ -36,6 +36,8 @@ OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
 LINE_BYTES = 64
+#: Products of a sum from which on they leave time to ask for the lines of the results (as in micro.h).
+SUM_OF_LINES = 8
 
 
 @compiled
@@ -103,7 +105,8 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
     places = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
-    with builder.if_then(builder.icmp_signed("!=", ldc, intp(vectors * VL))):  # no tile, which is in L1
+    no_tile = builder.icmp_signed("!=", ldc, intp(vectors * VL))  # which is in L1
+    with builder.if_then(builder.and_(no_tile, builder.icmp_signed(">=", L, intp(SUM_OF_LINES)))):
         for place in places:
             prefetch_line(builder, builder.gep(c, [place]), 1)
     first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]

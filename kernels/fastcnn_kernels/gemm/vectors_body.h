@@ -53,8 +53,8 @@ INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 /* Lane k becomes the lanes_sum of v[k], of VL vectors, which are overwritten: half as many after each step. */
 INLINE NAME(vec) NAME(lanes_sums)(NAME(vec) *v) {
 #if defined(__AVX512F__)
-#define FIRST_HALF(j, h) (j) / (h) * 2 * (h) + (j) % (h)
-#define SECOND_HALF(j, h) FIRST_HALF(j, h) + (h)
+#define FIRST_HALF(j, h) ((j) / (h) * 2 * (h) + (j) % (h))
+#define SECOND_HALF(j, h) (FIRST_HALF(j, h) + (h))
 #define FOLD(h) \
     UNROLL for (int i = 0; i < (h); i++) { \
         const NAME(vec) x = v[2 * i], y = v[2 * i + 1]; \

@@ -3,7 +3,7 @@
 Contract of ``conv2d_grad_weight`` in ``conv2d``. What the sums of a filter row meet at a pixel is then one run of
 memory, tap after tap, of which a vector holds as many channels and taps as it has lanes:
 
-    slab    [row][column][channel]              dy    [panel of mr rows][pixel][mr]
+    slab    [row][column][channel]              dy    [panel of mr rows, or two of 8][pixel][row]
     dw[m, (r, s, c)] = sum_pixel dy[pixel, m] slab[ pixel start + offset[r] + (s, c) ]
 
 Each pixel costs one broadcast element of dy a row and one vector of the slab for all of a tile's products. Nothing is

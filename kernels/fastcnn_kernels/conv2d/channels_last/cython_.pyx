@@ -67,7 +67,7 @@ cdef void sum_pixels(
     cdef Py_ssize_t slab_blocks = (slab_count + slab_block - 1) // slab_block
     cdef Py_ssize_t tasks = groups * panel_blocks * slab_blocks * chunks, task, chunk, g, first, last, first_slab
     cdef Py_ssize_t slab, last_slab, first_block, block, n, p, q, images, lines, columns, pixels, rows, row, channels
-    cdef Py_ssize_t panel, v, vectors, i, stack, stacked = pitch // mr  # panels that share a vector of rows of dy
+    cdef Py_ssize_t panel, v, vectors, i, stack, stacked = pitch // mr  # panels of 8 rows share a vector of rows of dy
     cdef real* dy_packed = scratch + worker * scratch_step
     cdef real* image = dy_packed + panel_block * pitch * IB * PB * QB
     cdef real* sums

@@ -54,7 +54,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
     blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     mr = panel_rows(M)
     pitch, panels = panel_pitch(mr, VL), (M + mr - 1) // mr
-    stacked = pitch // mr  # panels that share a vector of rows of dy
+    stacked = pitch // mr  # panels of 8 rows share a vector of rows of dy
     panel_blocks = (panels + panel_block - 1) // panel_block
     slab_blocks = (slab_count + slab_block - 1) // slab_block
     tasks = groups * panel_blocks * slab_blocks * chunks

@@ -12,8 +12,8 @@ DOT_PIXELS, DOT_IMAGES = 1024, 8
 
 #: Rows of whole vectors, at least so many, are tiled one by one: their results are stored line by line.
 VECTORS_OF_A_ROW = 4
-#: What a panel of filters costs besides its rows, in rows: a tile of fewer rows has more vectors, and no empty rows,
-#: with which it could not be stored in place.
+#: What a panel of filters costs besides its rows, in rows (elsewhere 1): a tile of fewer rows has more vectors, and no
+#: empty rows, with which it could not be stored in place. MobileNet's first layer, 32 channels, gains 4 % by it.
 ROWS_PER_PANEL = 0.25
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from fastcnn_kernels.conv2d.direct.blocking import channels_in_lanes
 from fastcnn_kernels.memory import planned
 
-#: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap.
+#: The masks of a layer stay in L2 beside the data: 2 bytes for a vector and tap. (The weight gradient has those of 12
+#: more taps, and reads few of them where taps are few.)
 MASKED_TAPS = 1 << 19
 #: A block of tiles re-reads its pixels for every panel of weights: with the rows above and below they fill L2's half.
 L2_BYTES_FOR_PIXELS = 128 * 1024

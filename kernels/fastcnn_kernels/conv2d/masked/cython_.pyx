@@ -37,7 +37,7 @@ cdef void multiply_tile(
     const Py_ssize_t* offset, const Py_ssize_t* column_offset, const uint16_t* masks, const real* bias, real* c,
     Py_ssize_t ldc,
 ) noexcept nogil:
-    """One tile of sums, without masks if it has all its lanes and a single tap."""
+    """One tile of sums, without masks if all its lanes count."""
     if all_lanes:
         direct(mr, vectors, table[5], a, source, column_offset, bias, c, ldc)
     else:
@@ -51,13 +51,13 @@ cdef void masked_tiles(
 ) noexcept nogil:
     """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
 
-    A single tap that pads nothing has all lanes, but in the last vector of a plane: masks would only cost.
+    Where no tap pads, all lanes count but in the last vector of a plane, and masks would only cost.
     If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
     tile, between as many rows of the neighbours as a tile may hold.
     """
     cdef Py_ssize_t N = table[0], P = table[1], Q = table[2], groups = table[3], M = table[4], L = table[5]
     cdef Py_ssize_t taps = table[9], width = table[10], m_step = table[19]
-    cdef bint dense = table[20], whole, no_masks = taps == 1 and table[22]
+    cdef bint dense = table[20], whole, no_masks = table[22]
     cdef int pool = <int>table[21]
     cdef int mr = panel_rows(M)
     cdef Py_ssize_t panels = (M + mr - 1) // mr, most = TILE_VECTORS(mr), VL = panel_width(image) // 2, vectors

@@ -15,7 +15,7 @@ from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
-from fastcnn_kernels.gemm.skinny.geometry import TILE_COLUMNS
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS
 from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
@@ -27,7 +27,8 @@ class Plan(NamedTuple):
 
     table: np.ndarray  # rows: N, P, Q, groups, M, L; image, group and channel step of the source, taps, W, vectors;
     #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long, 2 if
-    #                    windows of 2 x 2 are pooled, 1 if each tap of each pixel lies inside the image
+    #                    windows of 2 x 2 are pooled, 1 if each tap of each pixel lies inside the image and rows
+    #                    of both are equally long
     offset: np.ndarray  # (taps,)
     masks: np.ndarray  # (vectors, taps + 1) uint16; for the weight gradient as `grad_weight` has them
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
@@ -100,7 +101,7 @@ def grad_weight(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL):
     """
     plan = forward(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL)
     taps = plan.masks.shape[1] - 1
-    order = [taps, *(tap % taps for tap in range(taps + TILE_COLUMNS - 1))]
+    order = [taps, *(tap % taps for tap in range(taps + DOT_COLUMNS - 1))]
     return plan._replace(masks=np.ascontiguousarray(plan.masks[:, order]))
 
 

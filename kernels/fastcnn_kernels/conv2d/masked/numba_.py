@@ -39,7 +39,7 @@ def multiply_tile(
     mr, vectors, all_lanes, table, a_packed, a_start, image, source, offset, column_offset, masks, mask_start, bias,
     bias_start, has_bias, c, c_start, ldc,
 ):  # fmt: skip
-    """One tile of sums, without masks if it has all its lanes and a single tap."""
+    """One tile of sums, without masks if all its lanes count."""
     if all_lanes:
         direct(
             mr, vectors, table[0, 5], a_packed, a_start, image, source, column_offset, 0, bias, bias_start, has_bias, c,
@@ -59,13 +59,13 @@ def masked_tiles(
 ):  # fmt: skip
     """Do this worker's share of the tasks (n, g, block of tiles, panel of rows).
 
-    A single tap that pads nothing has all lanes, but in the last vector of a plane: masks would only cost.
+    Where no tap pads, all lanes count but in the last vector of a plane, and masks would only cost.
     If windows are pooled, a block has all tiles that meet `row_block` rows of the plane, whose sums wait behind the
     tile, between as many rows of the neighbours as a tile may hold.
     """
     N, P, Q, groups, M, L = table[0, 0], table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     taps, width, m_step, dense, pool = table[1, 3], table[1, 4], table[3, 1], table[3, 2], table[3, 3]
-    no_masks = taps == 1 and table[3, 4] == 1
+    no_masks = table[3, 4] == 1
     mr = panel_rows(M)
     panels, most, VL = (M + mr - 1) // mr, tile_vectors(mr), panel_width(image) // 2
     tile_width, pixels = most * VL, (P - 1) * width + Q

@@ -16,17 +16,14 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile, micro,
-    outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MOST_DOTS, MR, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile,
+    micro, outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
 )
 
 import numpy as np
 
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
-
-cdef enum:
-    MOST_DOTS = 24  # of a tile: 4 x 6, 2 x 6 or 1 x 12
 
 
 cdef void dot_columns(

@@ -193,10 +193,10 @@ def run_dots(plan, few, many, bias, out, num_threads):
 
 def run_outer(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan` of outer products."""
-    (_, F, L), VL = few.shape, VECTOR_BYTES // out.itemsize
+    (_, F, K, L), VL = plan.table[:4].tolist(), VECTOR_BYTES // out.itemsize
     width = outer_width(F, VL)
     scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + -(-F // width) * width * L
-    num_threads = min(num_threads, len(out) * -(-plan.table[2].item() // OUTER_ROWS))  # each has its copy
+    num_threads = min(num_threads, len(out) * -(-K // OUTER_ROWS))  # each has its copy
     scratch = empty(num_threads * scratch_step, out.dtype)
     outer_rows(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),

@@ -4,12 +4,14 @@
         for each tile of OUTER_ROWS rows of A:   C[rows, columns] = A[rows, L] . B[L, columns]
 
 A tile that would stick out of C begins early enough to be whole, and computes some results again. Each worker takes a
-share of the whole tiles of rows, the last one the rows behind them too, so none writes into another's rows.
+share of the whole tiles of rows, the last one, whose share is the smallest, the rows behind them too: none writes into
+another's rows.
 """
 
 from cython.parallel cimport prange
-from numpy cimport PyArray_DATA, ndarray
+from numpy cimport ndarray
 
+from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, OUTER_VECTORS, outer, panel_width, real
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
@@ -33,7 +35,8 @@ cdef void multiply_rows(
 ) noexcept nogil:
     """Do this worker's share of the tiles of rows."""
     cdef Py_ssize_t VL = panel_width(a) // 2, tiles = M // OUTER_ROWS
-    cdef Py_ssize_t task = Z * tiles * worker // workers, last = Z * tiles * (worker + 1) // workers
+    cdef Py_ssize_t task = (Z * tiles * worker + workers - 1) // workers
+    cdef Py_ssize_t last = (Z * tiles * (worker + 1) + workers - 1) // workers
     cdef Py_ssize_t z, tile, end, i, j, vectors
     cdef const real* left
     cdef real* target
@@ -66,8 +69,8 @@ cdef int run_product(
     ndarray a, ndarray b, real* out, Py_ssize_t Z, Py_ssize_t M, bint transpose_a, int workers
 ) except -1:
     """Multiply on as many threads as there are tiles of rows for."""
-    cdef const real* a_start = <const real*>PyArray_DATA(a)
-    cdef const real* b_start = <const real*>PyArray_DATA(b)
+    cdef const real* a_start = <const real*>address(a)
+    cdef const real* b_start = <const real*>address(b)
     cdef Py_ssize_t L = b.shape[1], N = b.shape[2], row_step = 1 if transpose_a else L, a_step = M if transpose_a else 1
     cdef Py_ssize_t z_step_a = M * L if a.shape[0] > 1 else 0, z_step_b = L * N if b.shape[0] > 1 else 0
     cdef Py_ssize_t block = even(L, L_BLOCK), worker
@@ -87,6 +90,6 @@ cdef int run_product(
 def matmul(*, ndarray a, ndarray b, bias, ndarray out, bint transpose_a, bint transpose_b, int num_threads):
     """``out = A @ B``."""
     if out.itemsize == 4:
-        run_product(a, b, <float*>PyArray_DATA(out), out.shape[0], out.shape[1], transpose_a, num_threads)
+        run_product(a, b, <float*>address(out), out.shape[0], out.shape[1], transpose_a, num_threads)
     else:
-        run_product(a, b, <double*>PyArray_DATA(out), out.shape[0], out.shape[1], transpose_a, num_threads)
+        run_product(a, b, <double*>address(out), out.shape[0], out.shape[1], transpose_a, num_threads)

@@ -14,9 +14,7 @@ def cannot(*, bias, out, transpose_b, **_):
 
 
 def refuses(*, a, bias, out, transpose_a, transpose_b, **_):
-    """Decline products for which packing pays."""
-    (M, N), L = out.shape[1:], a.shape[1 if transpose_a else 2]
-    most = blocking.MOST_WORK if N >= blocking.WIDE else blocking.MOST_WORK_OF_NARROW
-    if 2 * M * N * L > most or N * L > blocking.MOST_OF_B:
-        return f"{M} x {N} results of {L} products: packing pays"
-    return cannot(bias=bias, out=out, transpose_b=transpose_b)
+    """Decline what the kernel does not compute, and products for which others are faster (limits in `blocking`)."""
+    Z, M, N = out.shape
+    L = a.shape[1 if transpose_a else 2]
+    return cannot(bias=bias, out=out, transpose_b=transpose_b) or blocking.declines(M, N, L, Z, out.itemsize)

@@ -24,7 +24,8 @@ def multiply_tile(vectors, L, block, a, a_start, row_step, a_step, b, b_start, N
 def multiply_rows(a, b, c, Z, M, N, L, z_step_a, z_step_b, row_step, a_step, block, worker, workers):
     """Do this worker's share of the tiles of rows."""
     VL, tiles = panel_width(a) // 2, M // OUTER_ROWS
-    task, last = Z * tiles * worker // workers, Z * tiles * (worker + 1) // workers
+    task = (Z * tiles * worker + workers - 1) // workers
+    last = (Z * tiles * (worker + 1) + workers - 1) // workers
     while task < last:
         z, tile = task // tiles, task % tiles
         end = min(tiles, tile + last - task)
