@@ -69,9 +69,13 @@ class BuildPerLevel(build_ext):
                 level = level_of(ext)
                 copy = Path(self.build_temp, level or "plain", Path(c_file).relative_to(folder))
                 self.mkpath(str(copy.parent))
-                self.copy_file(c_file, str(copy))
-                ext.sources = [str(copy)]
                 self.add_compiler_flags(ext, level)
+                # What decides the object stands in the file; one that says the same is not compiled again.
+                decides = f"/* {ext.extra_compile_args}, NumPy {np.__version__} */\n"
+                text = decides + Path(c_file).read_text(encoding="utf-8")
+                if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+                    copy.write_text(text, encoding="utf-8")
+                ext.sources = [str(copy)]
         super().build_extensions()
 
     def copy_extensions_to_source(self):
