@@ -55,7 +55,7 @@ def test_sizes_of_tiles_are_those_that_plans_count_on():
     from fastcnn_kernels.gemm import geometry, numba_dots, numba_micro
     from fastcnn_kernels.gemm.small import blocking
 
-    assert geometry.DOT_COLUMNS == numba_dots.DOT_COLUMNS_OF_ONE_ROW
+    assert geometry.DOT_COLUMNS_OF_ONE_ROW == numba_dots.DOT_COLUMNS_OF_ONE_ROW
     assert blocking.FEWEST_ROWS == numba_micro.OUTER_ROWS
 
 

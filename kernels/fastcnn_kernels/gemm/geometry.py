@@ -8,7 +8,7 @@ from fastcnn_kernels.gemm import blocking
 from fastcnn_kernels.memory import planned
 
 #: Columns of the widest tile of dot products (as in micro.h).
-DOT_COLUMNS = 12
+DOT_COLUMNS_OF_ONE_ROW = 12
 
 
 class Plan(NamedTuple):

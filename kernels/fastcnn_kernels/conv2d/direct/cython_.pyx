@@ -26,8 +26,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
-    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps,
-    transpose, zero_run
+    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps, transpose, zero_run
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
@@ -108,8 +107,9 @@ cdef void direct_product(
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
     cdef Py_ssize_t pixel, tile_width, i, panel, q = 0
     cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
-    cdef bint in_place = by_row and product[5] == 1 and pool == 1 and activation == 0
+    cdef bint in_place = by_row and product[5] == 1 and pool == 1 and activation == 0, whole
     cdef const real* start = NULL
+    cdef real* c
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
         if bias != NULL:
@@ -120,13 +120,12 @@ cdef void direct_product(
                 q = pixel % width
             vectors = <int>even_tile(((Q - q if by_row else pixels - pixel) + VL - 1) // VL, TILE_VECTORS(mr))
             tile_width = vectors * VL
-            if in_place and M - i >= mr:
-                direct(
-                    mr, vectors, L, a_packed + i * L, planes + pixel, offset, start,
-                    out + i * product[6] + (p + pixel // width) * product[4] + q, product[6],
-                )
-            else:
-                direct(mr, vectors, L, a_packed + i * L, planes + pixel, offset, start, tile, tile_width)
+            whole = in_place and M - i >= mr
+            c = out + i * product[6] + (p + pixel // width) * product[4] + q if whole else tile
+            direct(
+                mr, vectors, L, a_packed + i * L, planes + pixel, offset, start, c, product[6] if whole else tile_width
+            )
+            if not whole:
                 activate(tile, min(mr, M - i), tile_width, tile_width, activation)
                 if pool == 2:
                     store_tile(

@@ -15,7 +15,7 @@ from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
-from fastcnn_kernels.gemm.geometry import DOT_COLUMNS
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW
 from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
@@ -101,7 +101,7 @@ def grad_weight(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL):
     """
     plan = forward(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL)
     taps = plan.masks.shape[1] - 1
-    order = [taps, *(tap % taps for tap in range(taps + DOT_COLUMNS - 1))]
+    order = [taps, *(tap % taps for tap in range(taps + DOT_COLUMNS_OF_ONE_ROW - 1))]
     return plan._replace(masks=np.ascontiguousarray(plan.masks[:, order]))
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn_kernels.gemm.geometry import DOT_COLUMNS, along
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW, along
 from fastcnn_kernels.gemm.skinny import blocking
 from fastcnn_kernels.memory import planned
 
@@ -42,7 +42,7 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
         *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
     )  # fmt: skip
-    offset = np.arange(DOT_COLUMNS, dtype=np.intp) * L if form == "dots" else along(L, 1)
+    offset = np.arange(DOT_COLUMNS_OF_ONE_ROW, dtype=np.intp) * L if form == "dots" else along(L, 1)
     turned = F > 1 and (not transpose_b if swapped else transpose_a)
     return Plan(swapped, turned, form, np.array(table, np.intp), offset)
 

@@ -50,13 +50,8 @@ cdef void multiply_rows(
             j = min(j, N - vectors * VL)
             left = a + z * z_step_a
             target = c + z * M * N + j
-            for i in range(tile, end):
-                multiply_tile(
-                    <int>vectors, L, block, left + i * OUTER_ROWS * row_step, row_step, a_step, b + z * z_step_b + j, N,
-                    target + i * OUTER_ROWS * N,
-                )
-            if end == tiles and M > tiles * OUTER_ROWS:
-                i = M - OUTER_ROWS
+            for i in range(tile, (M + OUTER_ROWS - 1) // OUTER_ROWS if end == tiles else end):
+                i = min(i * OUTER_ROWS, M - OUTER_ROWS)
                 multiply_tile(
                     <int>vectors, L, block, left + i * row_step, row_step, a_step, b + z * z_step_b + j, N,
                     target + i * N,

@@ -34,12 +34,8 @@ def multiply_rows(a, b, c, Z, M, N, L, z_step_a, z_step_b, row_step, a_step, blo
             vectors = min(min(OUTER_VECTORS, (N - j + VL - 1) // VL), N // VL)
             j = min(j, N - vectors * VL)
             left, right, target = z * z_step_a, z * z_step_b + j, z * M * N + j
-            for i in range(tile * OUTER_ROWS, end * OUTER_ROWS, OUTER_ROWS):
-                multiply_tile(
-                    vectors, L, block, a, left + i * row_step, row_step, a_step, b, right, N, c, target + i * N
-                )
-            if end == tiles and M > tiles * OUTER_ROWS:
-                i = M - OUTER_ROWS
+            for first in range(tile * OUTER_ROWS, M if end == tiles else end * OUTER_ROWS, OUTER_ROWS):
+                i = min(first, M - OUTER_ROWS)
                 multiply_tile(
                     vectors, L, block, a, left + i * row_step, row_step, a_step, b, right, N, c, target + i * N
                 )
