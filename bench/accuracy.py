@@ -19,10 +19,12 @@ CHANNELS = (16, 32, 64, 128, 256, 512)
 SIDE = 28
 #: Relative L2 error at most.
 GATES = {"winograd2": 3e-6, "winograd4": 2e-5}
+#: Algorithms, each with a stride that it takes.
+VARIANTS = [*((algorithm, 1) for algorithm in table.ALGORITHMS), ("winograd4", 2)]
 UNIT = 2.0**-24
 
 
-def measure(algorithm: str, direction: str, C: int) -> dict[str, Any]:
+def measure(algorithm: str, stride: int, direction: str, C: int) -> dict[str, Any]:
     """Error of one algorithm on one shape.
 
     Returns
@@ -31,7 +33,7 @@ def measure(algorithm: str, direction: str, C: int) -> dict[str, Any]:
         ``l2``: norm of the error over that of the result; ``worst``: largest ``|error| / (u M)``, where M is the sum of
         ``|x| |w|`` over the terms; ``terms`` of a sum.
     """
-    case = selection.case_of(layer("accuracy", "accuracy", 1, C, SIDE, C, 3, padding=1), direction)
+    case = selection.case_of(layer("accuracy", "accuracy", 1, C, SIDE, C, 3, padding=1, stride=stride), direction)
     arguments = case.arguments("float32", np.random.default_rng(C))
     wide = {name: value.astype(float) if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
     magnitudes = {name: abs(value) if isinstance(value, np.ndarray) else value for name, value in wide.items()}
@@ -40,6 +42,7 @@ def measure(algorithm: str, direction: str, C: int) -> dict[str, Any]:
     error = abs(result - reference)
     return {
         "algorithm": algorithm,
+        "stride": stride,
         "direction": direction,
         "C": C,
         "terms": case.terms,
@@ -66,14 +69,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
     args = parser.parse_args()
     rows = []
-    for algorithm in table.ALGORITHMS:
+    for algorithm, stride in VARIANTS:
         for direction in selection.OPS:
             for C in args.channels:
-                rows.append(measure(algorithm, direction, C))
+                rows.append(measure(algorithm, stride, direction, C))
                 row = rows[-1]
                 over = row["l2"] > GATES.get(algorithm, row["terms"] * UNIT)
-                print(f"{algorithm:9} {direction:3} C = {C:3}  relative L2 error {row['l2']:.1e}  worst "
-                      f"{row['worst']:5.2f} u M  {'ABOVE THE GATE' if over else ''}", flush=True)  # fmt: skip
+                print(f"{algorithm:9} stride {stride} {direction:3} C = {C:3}  relative L2 error {row['l2']:.1e}  "
+                      f"worst {row['worst']:5.2f} u M  {'ABOVE THE GATE' if over else ''}", flush=True)  # fmt: skip
     if args.json:
         stored.write(args.json, stored.result("accuracy", "float32", 1, rows))
     return int(any(row["l2"] > GATES.get(row["algorithm"], row["terms"] * UNIT) for row in rows))

@@ -29,27 +29,26 @@ FLOPS = {"patches": (6 + 6) * 22, "results": (6 + 4) * 16, "filters": (3 + 6) * 
 
 
 @compiled
-def all_patches(image, w, V, table, m, NR, tile_panels, JT, segments, counts, C, v_size, v_step, line):
+def all_patches(image, w, V, table, m, NR, tile_panels, JT, segments, counts, C, v_size, patches, line):
     """Patches of every tile, a block of panels at a time into the same place."""
     for first in range(0, tile_panels, JT):
         panels = min(JT, tile_panels - first)
         winograd.find_panels(table, first, panels, NR, segments, counts, 0)
         for j in range(panels):
             winograd.transform_images(
-                image, w, V + j * v_size, table, m, 0, 0, C, segments, j * NR, counts[j], v_step, line
+                image, w, V + j * v_size, table, m, 0, 0, C, segments, j * NR, counts[j], patches, line
             )
 
 
 @compiled
-def all_products(U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, tiles, NR, u_step, v_step, p_step):
+def all_products(U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, NR, u_size, v_size, p_step):
     """Products of every tile, each block of them into the same place."""
-    E = (m + 2) * (m + 2)
     for first in range(0, tile_panels, JT):
         for i in range(0, row_panels, IB):
             for j in range(min(JT, tile_panels - first)):
                 winograd.multiply(
-                    U, i * E * u_step, w, V + j * E * v_step, products, m, mr, C, min(IB, row_panels - i),
-                    tiles - (first + j) * NR, u_step, v_step, p_step,
+                    U, i * u_size, w, V + j * v_size, products, matrices, mr, min(IB, row_panels - i),
+                    tiles - (first + j) * NR, u_size, p_step,
                 )  # fmt: skip
 
 
@@ -74,25 +73,26 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     case = selection.case_of(layer, "fwd")
     call = case.arguments("float32", np.random.default_rng(0))
     kernel = next(row for row in table.kernels_of(case.op) if row.name == "conv2d_winograd4_numba")
-    plan = geometry.forward(m, call["x"].shape, call["weight"].shape, call["out"].shape, layer.padding, 1)
+    plan = geometry.forward(m, call["x"].shape, call["weight"].shape, call["out"].shape, (1, 1), layer.padding, 1)
     (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     NR, mr, E, tiles = 2 * VECTOR_BYTES // itemsize, panel_rows(M), (m + 2) ** 2, N * tiles_h * tiles_w
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
-    _, JT, IB, _, _ = blocking.product_blocks(E, 1, M, C, tiles, mr, NR, itemsize, False).tolist()
-    u_step, v_step, p_step = C * mr + winograd.SPACING, C * NR + winograd.SPACING, IB * mr * NR + winograd.SPACING
+    matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, NR)
+    _, JT, IB, _, _ = blocking.product_blocks(v_size * itemsize, 1, M, tiles, mr, NR, False).tolist()
+    p_step = IB * mr * NR + winograd.SPACING
     V = (1 + winograd.LINES) * NR + winograd.PACKED_CHANNELS * 9 * mr
-    products = V + JT * E * v_step
+    products = V + JT * v_size
     w = np.zeros(products + E * p_step, np.float32)
-    U = np.zeros(row_panels * E * u_step, np.float32)
+    U = np.zeros(row_panels * u_size, np.float32)
     segments, counts = np.empty((JT * NR, 5), np.intp), np.empty(JT, np.intp)
     x, weight, out = (call[name].reshape(-1) for name in ("x", "weight", "out"))
     phases = {
-        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, w, NR, 0),
+        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, filters, u_size, w, NR, 0),
         "patches": lambda: all_patches(
-            x, w, V, plan.table, m, NR, tile_panels, JT, segments, counts, C, E * v_step, v_step, NR
+            x, w, V, plan.table, m, NR, tile_panels, JT, segments, counts, C, v_size, patches, NR
         ),
         "products": lambda: all_products(
-            U, w, V, products, m, mr, C, row_panels, tile_panels, IB, JT, tiles, NR, u_step, v_step, p_step
+            U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, NR, u_size, v_size, p_step
         ),
         "results": lambda: all_results(
             w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, NR, segments, counts, p_step,

@@ -85,12 +85,13 @@ def roofline_table(data: dict[str, Any]) -> str:
 
 def accuracy_table(data: dict[str, Any]) -> str:
     """Relative L2 error, and the worst error in units of u M, by algorithm and number of channels."""
-    cells = {(row["algorithm"], row["direction"], row["C"]): row for row in data["rows"]}
-    channels = list(dict.fromkeys(C for _, _, C in cells))
+    cells = {(row["algorithm"], row["stride"], row["direction"], row["C"]): row for row in data["rows"]}
+    channels = list(dict.fromkeys(C for *_, C in cells))
     body = []
-    for algorithm, direction in dict.fromkeys(key[:2] for key in cells):
-        line = [cells[algorithm, direction, C] for C in channels]
-        body.append([f"{algorithm}, {direction}", *(f"{row['l2']:.1e} ({row['worst']:.1f})" for row in line)])
+    for algorithm, stride, direction in dict.fromkeys(key[:3] for key in cells):
+        line = [cells[algorithm, stride, direction, C] for C in channels]
+        name = algorithm if stride == 1 else f"{algorithm}, stride {stride}"
+        body.append([f"{name}, {direction}", *(f"{row['l2']:.1e} ({row['worst']:.1f})" for row in line)])
     gates = ", ".join(f"{algorithm} {gate:.0e}" for algorithm, gate in accuracy.GATES.items())
     head = ["relative L2 error (worst, u M)", *(f"C = {C}" for C in channels)]
     return f"{markdown(head, body)}\nGates: {gates}. {origin(data)}"

@@ -94,6 +94,21 @@ def test_masks_make_plain_sums_cheaper_than_tiles():
     assert kernels(20, 20, 33, 3, padding=(1, 2))[0] == "winograd4"  # longer rows: not masked
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (30, ["direct", "direct", "general"]),
+        (31, ["winograd4", "winograd4", "general"]),
+        (32, ["winograd4", "winograd4", "general"]),
+        (33, ["direct", "direct", "general"]),  # the last tile of a row is nearly empty
+        (88, ["winograd4", "winograd4", "winograd4"]),
+        (89, ["winograd4", "winograd4", "general"]),
+    ],
+)
+def test_tiles_of_stride_2_have_to_be_full(size, expected):
+    assert kernels(64, 64, size, 3, stride=2, padding=1) == expected
+
+
 def test_products_of_little_work_stay_on_one_thread():
     row = next(row for row in table.kernels_of("matmul") if row.name == "matmul_cython")
     seen = []

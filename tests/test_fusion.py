@@ -1,5 +1,6 @@
 """Activation and pooling in the last store, and packed weights: every row against the oracle, and against torch."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import fastcnn as fc
 from fastcnn_kernels import oracle, table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.prepacked import Prepacked
-from kernel_checks import PLAIN, WINOGRAD, assert_exact, describe, random_layer, row_id, run, takes
+from kernel_checks import PLAIN, WINOGRAD, assert_exact, describe, random_layer, row_id, run, strides_of, takes
 
 FORWARD = [kernel for kernel in PLAIN if kernel.op == "conv2d"]
 FORWARD_WINOGRAD = [kernel for kernel in WINOGRAD if kernel.op == "conv2d"]
@@ -73,8 +74,9 @@ def test_fused_sums_of_larger_layers_are_exact(kernel):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_tiles_equal_the_plain_ones(kernel, dtype):
     rng = np.random.default_rng(32)
-    for H, W, padding in ((2, 2, 1), (5, 7, 1), (8, 9, 0), (9, 70, 2), (14, 14, 1), (30, 33, 1)):
-        layer = conv2d_cases.Layer("", "", 2, 5, H, W, 17, 3, 3, padding=(padding,) * 4)
+    sizes = ((2, 2, 1), (5, 7, 1), (8, 9, 0), (9, 70, 2), (14, 14, 1), (30, 33, 1))
+    for (H, W, padding), stride in itertools.product(sizes, strides_of(kernel)):
+        layer = conv2d_cases.Layer("", "", 2, 5, H, W, 17, 3, 3, (stride, stride), (padding,) * 4)
         for activation, max_pool in FUSIONS:
             arguments = fused(layer, activation, max_pool, dtype, rng, integers=False)
             if arguments is None:
@@ -95,7 +97,8 @@ def test_nonfinite_values_come_through(kernel):
     layer = conv2d_cases.Layer("", "", 2, 3, 9, 10, 16, 3, 3, padding=(1, 1, 1, 1))
     if "depthwise" in kernel.name:
         layer = layer._replace(K=6, groups=3)
-    for value in (np.nan, np.inf, -np.inf):
+    for value, stride in itertools.product((np.nan, np.inf, -np.inf), strides_of(kernel)):
+        layer = layer._replace(stride=(stride, stride))
         for name in ("x", "weight", "bias"):
             for activation, max_pool in FUSIONS:
                 arguments = fused(layer, activation, max_pool, "float32", rng)

@@ -7,7 +7,7 @@ import fastcnn as fc
 from fastcnn_kernels import oracle
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.conv2d.winograd import blocking
-from kernel_checks import WIDER, WINOGRAD, describe, row_id, run, takes
+from kernel_checks import WIDER, WINOGRAD, describe, row_id, run, strides_of, takes
 
 #: Relative L2 error of a result at most, float32; float64 has 2^-29 of it (RELIABILITY, section 1).
 GATES = {"winograd2": 3e-6, "winograd4": 2e-5}
@@ -20,6 +20,8 @@ MEASURED = {
     ("winograd4", "conv2d_grad_input"): 1.5e-6,
     ("winograd4", "conv2d_grad_weight"): 2.0e-6,
 }
+MEASURED_OF_STRIDE_2 = {"conv2d": 1.8e-6, "conv2d_grad_input": 9.4e-7, "conv2d_grad_weight": 8.6e-7}
+WINOGRAD4 = [kernel for kernel in WINOGRAD if kernel.algorithm == "winograd4"]
 
 
 def relative_error(kernel, arguments, num_threads=1):
@@ -103,6 +105,37 @@ def test_dilated_layers_are_inside_the_gate(kernel, dtype):
     assert count > 50
 
 
+@pytest.mark.parametrize("kernel", WINOGRAD4, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_of_stride_2_are_inside_the_gate(kernel, dtype):
+    """Planes of even and of odd pixels of all sizes, patches that begin on either, tiles before the result's first."""
+    rng = np.random.default_rng(27)
+    scale = 1 if dtype == "float32" else 2.0**-29
+    count = 0
+    for H in (1, 2, 3, 7, 8, 9, 16, 23):
+        for W in (1, 2, 5, 8, 17, 33, 70, 141):
+            for padding in ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 2), (0, 3, 2, 1)):
+                groups = int(rng.integers(1, 3))
+                C, K = (groups * int(size) for size in rng.choice([1, 2, 5, 14, 17, 33], 2))
+                layer = layer_of(int(rng.integers(1, 4)), C, H, K, groups, W, padding)._replace(stride=(2, 2))
+                if min(layer.output) < 1:
+                    continue
+                arguments = case_of(kernel, layer, dtype, rng)
+                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
+                    arguments
+                )
+                count += 1
+    assert count > 180
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD4, ids=row_id)
+@pytest.mark.parametrize("C", [16, 64, 128])
+def test_error_of_stride_2_stays_what_was_measured(kernel, C):
+    layer = layer_of(4, C, 56, C)._replace(stride=(2, 2))
+    arguments = case_of(kernel, layer, "float32", np.random.default_rng(21))
+    assert relative_error(kernel, arguments, 2) < MEASURED_OF_STRIDE_2[kernel.op]
+
+
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
 @pytest.mark.parametrize("C", [16, 64, 128])
 def test_error_stays_what_was_measured(kernel, C):
@@ -126,6 +159,8 @@ def test_blocks_of_every_kind_are_inside_the_gate(kernel, parts, monkeypatch):
         layer_of(1, 5, 12, 130),
         layer_of(3, 5, 23, 130),
     ]  # few panels of tiles, many of rows
+    if kernel.algorithm == "winograd4":
+        layers += [layer._replace(stride=(2, 2), H=2 * layer.H, W=2 * layer.W) for layer in layers]
     for layer in layers:
         arguments = case_of(kernel, layer, "float32", rng)
         results = [run(kernel, arguments, num_threads) for num_threads in (1, 2, 3, 5)]
@@ -139,12 +174,14 @@ def test_blocks_of_every_kind_are_inside_the_gate(kernel, parts, monkeypatch):
 def test_values_near_overflow_come_out_as_plain_sums(kernel):
     """Transforms of values that plain sums can add would overflow."""
     rng = np.random.default_rng(23)
-    arguments = case_of(kernel, layer_of(1, 3, 9, 3), "float32", rng, integers=True)
-    first = next(name for name in ("x", "dy") if name in arguments)
-    arguments |= {first: arguments[first] * np.float32(2.0**118)}
-    expected = oracle.oracle(kernel.op, arguments, np.float64)
-    assert abs(expected).max() < np.finfo("f4").max
-    np.testing.assert_array_equal(run(kernel, arguments), expected)
+    for stride in strides_of(kernel):
+        layer = layer_of(1, 3, 9, 3)._replace(stride=(stride, stride))
+        arguments = case_of(kernel, layer, "float32", rng, integers=True)
+        names = next(name for name in ("x", "dy") if name in arguments), *({"bias"} & set(arguments))
+        arguments |= {name: arguments[name] * np.float32(2.0**118) for name in names}
+        expected = oracle.oracle(kernel.op, arguments, np.float64)
+        assert abs(expected).max() < np.finfo("f4").max
+        np.testing.assert_array_equal(run(kernel, arguments), expected)
 
 
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
@@ -161,6 +198,10 @@ def test_takes_only_what_it_can(kernel):
         {"dilation": (4000, 1), "padding": (4000, 4000, 1, 1)},
     ):
         assert not takes(kernel, case_of(kernel, layer_of(1, 3, 9, 3)._replace(**options), "float32", rng))
+    strided = layer_of(1, 3, 9, 3)._replace(stride=(2, 2))
+    assert takes(kernel, case_of(kernel, strided, "float32", rng)) == (kernel.algorithm == "winograd4")
+    for options in ({"R": 5, "S": 5}, {"dilation": (2, 2)}):
+        assert not takes(kernel, case_of(kernel, strided._replace(**options), "float32", rng))
     if kernel.op == "conv2d":
         dilated = case_of(kernel, layer_of(1, 3, 9, 3)._replace(dilation=(1, 2)), "float32", rng)
         assert not takes(kernel, dilated | {"max_pool": 2, "out": dilated["out"][:, :, :4, :3]})
@@ -195,6 +236,8 @@ def test_an_algorithm_that_does_not_apply_is_an_error():
         fc.conv2d(X, W, stride=2)
     with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"takes 3 x 3 to 7 x 7 taps.* not 1 x 1"):
         fc.conv2d(X, W[:, :, :1, :1])
+    with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match=r"or 3 x 3 and \(2, 2\), of dilation 1"):
+        fc.conv2d(X, W, stride=2, dilation=2)
     with fc.use_algorithm("winograd4"), pytest.raises(ValueError, match="does not apply"):
         fc.conv2d(X, W, padding=1, backend="numpy")
 

@@ -136,7 +136,7 @@ class Family(NamedTuple):
 
 def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
     geometry = "fastcnn_kernels.conv2d.winograd.geometry"
-    refuses, cannot = _refusal(geometry, f"refuses{m}"), _refusal(geometry, "cannot")
+    refuses, cannot = _refusal(geometry, f"refuses{m}"), _refusal(geometry, "cannot4" if m == 4 else "cannot")
     return Family(f"winograd{m}", folder, refuses, cannot, f"winograd{m}", (m,))
 
 

@@ -18,10 +18,11 @@ TASKS = 8
 
 
 @planned
-def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
+def product_blocks(panel_bytes, groups, M, tiles, mr, NR, packed):
     """Panels of rows and of tiles per task; panels of rows multiplied at a time; 1 if U is shared, 1 if V is.
 
     What is not shared is transformed inside the task, whose part of it no other task meets. `packed` filters are.
+    The patches of a panel of tiles take ``panel_bytes``.
     """
     row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
     enough_tiles = groups * tile_panels >= TASKS
@@ -29,7 +30,7 @@ def product_blocks(E, groups, M, C, tiles, mr, NR, itemsize, packed):
         rows = 1 if tile_panels == 1 else ROWS
         return np.array([rows, tile_panels, rows, packed, 1], np.intp)
     rows = row_panels if enough_tiles else even(row_panels, ROWS_OF_A_TASK)
-    step = ROWS if E * C * NR * itemsize <= PATCHES_IN_L2 else ROWS_OF_LONG_SUMS
+    step = ROWS if panel_bytes <= PATCHES_IN_L2 else ROWS_OF_LONG_SUMS
     return np.array([rows, 1, min(rows, step), 1, rows < row_panels], np.intp)
 
 
@@ -53,10 +54,13 @@ def _chunk(tile_rows, tiles_w, tile_bytes, budget):
 
 
 @planned
-def weight_blocks(E, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
-    """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of the tiles."""
+def weight_blocks(E, E_dy, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
+    """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of the tiles.
+
+    There are E matrices of patches of the image, and E_dy of dy.
+    """
     row_panels, column_panels = -(-M // mr), -(-C // NR)
-    tile_bytes = E * groups * (row_panels * mr + column_panels * NR) * itemsize
+    tile_bytes = groups * (E_dy * row_panels * mr + E * column_panels * NR) * itemsize
     rows, columns = even(row_panels, WEIGHT_ROWS), even(column_panels, WEIGHT_COLUMNS)
     products_bytes = E * groups * row_panels * column_panels * mr * NR * itemsize
     parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // products_bytes))

@@ -33,6 +33,9 @@ class _Prices(NamedTuple):
 #: Plain sums where the masked kernel computes them: it packs the weights alone, each once.
 _MASKED = (600_000, 10)
 _PRODUCT = _Prices((1_500_000, 40), {4: (2_050_000, 14, 9), 2: (1_850_000, 11, 13)})
+#: Tiles of stride 2, by hand, to 75 layers in each direction: the picks cost 1.02 of the best, 1.01 for the weights.
+_STRIDED = (2_050_000, 8, 12)
+_STRIDED_WEIGHTS = (2_800_000, 20, 36)
 #: Plain sums of the channels-last kernel, transforms of patches that stay with their core: by hand, to 107 layers.
 _WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 22)})
 #: In groups, the weight gradient's products of one vector of channels cost this many times as much: they are those of
@@ -90,6 +93,38 @@ def costs(
             per_group = lanes * (D * rows + transform * (D + M)) + filters * M * D
         cost[m] = start + copies + groups * E * per_group
     return cost
+
+
+@planned
+def strided(
+    direction: str,
+    groups: int,
+    N: int,
+    M: int,
+    C: int,
+    plane: tuple[int, int],
+    itemsize: int,
+    packed: bool = False,
+) -> dict[int, int]:
+    """Cost by tile size of a layer with stride 2 in the direction "down", or of its gradients "up" and "weights".
+
+    ``plane`` is P x Q, the smaller one. Its tiles have 81 matrices of filters, 81 on the side of the larger plane and
+    25 on that of the smaller one.
+    """
+    weights, lanes_of_vector, (P, Q) = direction == "weights", VECTOR_BYTES // itemsize, plane
+    plain_start, packing = (_WEIGHTS if weights else _PRODUCT).plain
+    start, transform, filters = _STRIDED_WEIGHTS if weights else _STRIDED
+    rows, tiles = packed_rows(M, ROWS), N * -(-P // 4) * -(-Q // 4)
+    if packed:
+        packing = filters = 0
+    plain = plain_start + groups * 9 * C * (N * P * Q * (rows + 1) + packing * M)
+    if weights:
+        channels = _up(C, lanes_of_vector)
+    else:
+        tiles, channels = _up(tiles, lanes_of_vector), C
+    moved = 25 * channels + 81 * M if direction == "up" else 81 * channels + 25 * M
+    per_group = tiles * (81 * channels * rows + transform * moved) + filters * 81 * M * C
+    return {0: plain, 4: start + groups * per_group}
 
 
 #: Plain sums stay unless others are as much cheaper: what the model cannot tell apart keeps its last digits.

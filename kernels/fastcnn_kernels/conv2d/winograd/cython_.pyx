@@ -4,7 +4,7 @@ Forward and input gradient, in the order of the data:
 
     transform_filters    weights -> U        a panel of mr rows, lanes are rows
     transform_images     image -> V          a panel of NR tiles, lanes are tiles: consecutive ones of a row of tiles
-    multiply             U . V -> products   E matrix products over the channels
+    multiply             U . V -> products   E matrix products over the channels, of all planes that share a product
     transform_results    products -> out     lanes are tiles again, interleaved into rows of pixels
 
 A filter of more than 3 x 3 taps is cut into parts of 3 x 3. Each is a channel of its own in the sum, whose patches
@@ -20,7 +20,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
-    FILTER, HAS_TRANSFORMS, image_rows, lanes_to_rows, patches, rows_to_lanes
+    HAS_TRANSFORMS, filters, image_rows, lanes_to_rows, rows_to_lanes
 )
 from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose, zero_run
 
@@ -34,7 +34,15 @@ from fastcnn_kernels.memory import empty
 
 cdef enum:
     PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
-    LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
+    LINES = 9 * (8 + 2) + 2 * 9  # rows of a panel's patches, each with two pixels more, and their tails; units of NR
+
+
+cdef struct Matrices:
+    # A `geometry.Matrices`: a panel's products, how their operands are found, and what they take.
+    const Py_ssize_t* products
+    const Py_ssize_t* filters
+    const Py_ssize_t* patches
+    Py_ssize_t E, u_size, v_size
 
 
 cdef void pack_part(
@@ -58,8 +66,8 @@ cdef void pack_part(
 
 
 cdef void transform_filters(
-    const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel, Py_ssize_t u_step,
-    real* packed,
+    const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel,
+    const Py_ssize_t* places, real* packed,
 ) noexcept nogil:
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
 
@@ -83,13 +91,11 @@ cdef void transform_filters(
             else:
                 pack_part(source, packed + c * mr, table, first + c, rows, mr, tap_step)
         vectors = count * mr // VL
-        patches(
-            FILTER, m, vectors, VL, taps, VL, sign * 3 * tap_step, sign * tap_step, U + first * mr, VL, u_step
-        )
+        filters(m, vectors, VL, taps, sign * 3 * tap_step, sign * tap_step, U + first * mr, places)
         if vectors * VL < count * mr:
-            patches(
-                FILTER, m, 1, count * mr - vectors * VL, taps + vectors * VL, VL, sign * 3 * tap_step,
-                sign * tap_step, U + first * mr + vectors * VL, VL, u_step,
+            filters(
+                m, 1, count * mr - vectors * VL, taps + vectors * VL, sign * 3 * tap_step, sign * tap_step,
+                U + first * mr + vectors * VL, places,
             )
 
 
@@ -105,16 +111,16 @@ cdef void find_panels(
 
 cdef void transform_images(
     const real* image, real* V, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t c_first, Py_ssize_t c_end,
-    const Py_ssize_t* segments, Py_ssize_t v_step, real* rows,
+    const Py_ssize_t* segments, const Py_ssize_t* places, real* rows,
 ) noexcept nogil:
     """V of some channels of one panel of tiles; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], H = table[6], W = table[7], across = table[20], channels = table[21]
-    cdef Py_ssize_t top, left, plane, c, i, tiles = 0
+    cdef Py_ssize_t patch = table[24], step = table[25], top, left, plane, c, i, tiles = 0
     cdef int NR = panel_width(image)
-    cdef Py_ssize_t pitch = 6 * NR
+    cdef Py_ssize_t pitch = (step + 2) * NR
     cdef const Py_ssize_t* segment
     cdef uint64_t ends = 0
-    cdef real* tails = rows + 6 * pitch
+    cdef real* tails = rows + patch * pitch
     for i in range(segments[0]):
         tiles += segments[1 + 5 * i + 3]
         ends |= <uint64_t>1 << (tiles - 1)
@@ -125,26 +131,27 @@ cdef void transform_images(
         for i in range(segments[0]):
             segment = segments + 1 + 5 * i
             image_rows(
-                m, image + ((segment[0] * groups + g) * channels + plane) * H * W, H, W, top + segment[1] * m,
-                left + segment[2] * m, segment[3] * m + 2, rows + segment[4] * m, pitch,
+                m, image + ((segment[0] * groups + g) * channels + plane) * H * W, H, W, top + segment[1] * step,
+                left + segment[2] * step, (segment[3] - 1) * step + patch, rows + segment[4] * step, pitch,
                 tails + segment[4] + segment[3] - 1,
             )
-        rows_to_lanes(m, rows, pitch, tails, ends, tiles, V + c * NR, v_step)
+        rows_to_lanes(m, rows, pitch, tails, ends, tiles, V + c * NR, places)
 
 
 cdef void multiply(
-    const real* U, const real* V, real* products, int m, int mr, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t tiles,
-    Py_ssize_t u_step, Py_ssize_t v_step, Py_ssize_t p_step,
+    const real* U, const real* V, real* products, const Py_ssize_t* matrices, Py_ssize_t E, int mr, Py_ssize_t rows,
+    Py_ssize_t tiles, Py_ssize_t u_size, Py_ssize_t p_step,
 ) noexcept nogil:
     """The E products of some panels of rows and one of tiles."""
-    cdef Py_ssize_t E = (m + 2) * (m + 2), e, i
+    cdef Py_ssize_t e, i
     cdef int NR = panel_width(U)
     for e in range(E):
         for i in range(rows):
             micro(
-                mr, <int>min(NR, tiles), C, U + (i * E + e) * u_step, V + e * v_step, NR,
+                mr, <int>min(NR, tiles), matrices[2], U + i * u_size + matrices[0], V + matrices[1], NR,
                 products + e * p_step + i * mr * NR, NR, False,
             )
+        matrices += 3
 
 
 cdef void transform_results(
@@ -154,51 +161,55 @@ cdef void transform_results(
 ) noexcept nogil:
     """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], M = table[4], pool = table[16], P = table[1] // pool, Q = table[2] // pool
-    cdef Py_ssize_t step = m // pool, h, i, k, length, tiles
+    cdef Py_ssize_t side = table[26], step = side // pool, h, i, k, row, column, skipped, tiles
     cdef int NR = panel_width(out)
-    cdef real* lines = rows + (m * m * NR if pool == 2 else 0)
+    cdef real* lines = rows + (side * side * NR if pool == 2 else 0)
     cdef const Py_ssize_t* segment = segments + 1 + 5 * (segments[0] - 1)
     cdef real* target
     tiles = segment[4] + segment[3]
     for k in range(row_first, row_end):
         lanes_to_rows(
-            m, products + (k - row_first) * NR, p_step, tiles, bias[g * M + k] if bias != NULL else 0, rows, m * NR,
+            m, products + (k - row_first) * NR, p_step, tiles, bias[g * M + k] if bias != NULL else 0, rows, side * NR,
             check,
         )
         if pool == 2:
             for h in range(step):
-                pool_rows(rows + 2 * h * m * NR, rows + (2 * h + 1) * m * NR, lines + h * step * NR, tiles * step)
+                pool_rows(rows + 2 * h * side * NR, rows + (2 * h + 1) * side * NR, lines + h * step * NR, tiles * step)
         activate(lines, step, step * NR, tiles * step, activation)
         for i in range(segments[0]):
             segment = segments + 1 + 5 * i
-            h = segment[1] * step
-            target = out + (((segment[0] * groups + g) * M + k) * P + h) * Q + segment[2] * step
-            length = min(segment[3] * step, Q - segment[2] * step)
-            for h in range(min(step, P - h)):
-                copy_run(target + h * Q, lines + h * step * NR + segment[4] * step, length)
+            row = segment[1] * step - table[28]
+            column = segment[2] * step - table[29]
+            skipped = max(0, -column)
+            target = out + (((segment[0] * groups + g) * M + k) * P + row) * Q + column + skipped
+            for h in range(max(0, -row), min(step, P - row)):
+                copy_run(
+                    target + h * Q, lines + h * step * NR + segment[4] * step + skipped,
+                    min(segment[3] * step, Q - column) - skipped,
+                )
 
 
 cdef void winograd_tasks(
     const real* image, const real* weight, real* U, real* V, const real* bias, real* out, const Py_ssize_t* table,
-    int m, const Py_ssize_t* blocks, int activation, real* scratch, Py_ssize_t* segments, Py_ssize_t worker,
-    Py_ssize_t workers,
+    int m, const Matrices* matrices, const Py_ssize_t* blocks, int activation, real* scratch, Py_ssize_t* segments,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2]
     cdef bint shared_filters = blocks[3], shared_patches = blocks[4]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), g, i, j, k, panel, row_panel, panels, row_end, task, rows
+    cdef Py_ssize_t g, i, j, k, panel, row_panel, panels, row_end, task, rows
     cdef int NR = panel_width(image), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
-    cdef Py_ssize_t u_step = C * mr + SPACING, v_step = C * NR + SPACING, p_step = IB * mr * NR + SPACING
+    cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size, p_step = IB * mr * NR + SPACING
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
     cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * NR + 1
     cdef real* check = scratch
     cdef real* line = check + NR
     cdef real* packed = line + LINES * NR
     cdef real* products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
-    cdef real* own_filters = products + E * p_step
-    cdef real* own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
+    cdef real* own_filters = products + matrices.E * p_step
+    cdef real* own_patches = own_filters + (0 if shared_filters else IB * u_size)
     cdef const real* u
     cdef const real* v
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -209,25 +220,27 @@ cdef void winograd_tasks(
         row_end = min(row_panels, row_panel + IT)
         find_panels(table, panel, panels, NR, segments)
         if shared_patches:
-            v = V + (g * tile_panels + panel) * E * v_step
+            v = V + (g * tile_panels + panel) * v_size
         else:
             for j in range(panels):
                 transform_images(
-                    image, own_patches + j * E * v_step, table, m, g, 0, C, segments + j * segment_step, v_step, line
+                    image, own_patches + j * v_size, table, m, g, 0, C, segments + j * segment_step, matrices.patches,
+                    line,
                 )
             v = own_patches
         i = row_panel
         while i < row_end:
             rows = min(IB, row_end - i)
             if shared_filters:
-                u = U + (g * row_panels + i) * E * u_step
+                u = U + (g * row_panels + i) * u_size
             else:
                 for k in range(rows):
-                    transform_filters(weight, own_filters + k * E * u_step, table, m, g, i + k, u_step, packed)
+                    transform_filters(weight, own_filters + k * u_size, table, m, g, i + k, matrices.filters, packed)
                 u = own_filters
             for j in range(panels):
                 multiply(
-                    u, v + j * E * v_step, products, m, mr, C, rows, tiles - (panel + j) * NR, u_step, v_step, p_step
+                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, tiles - (panel + j) * NR,
+                    u_size, p_step,
                 )
                 transform_results(
                     products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments + j * segment_step,
@@ -237,31 +250,33 @@ cdef void winograd_tasks(
 
 
 cdef void share_filters(
-    const real* weight, real* U, const Py_ssize_t* table, int m, real* scratch, Py_ssize_t worker, Py_ssize_t workers
+    const real* weight, real* U, const Py_ssize_t* table, int m, const Matrices* matrices, real* scratch,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """U of this worker's share of all panels of rows."""
-    cdef Py_ssize_t M = table[4], E = (m + 2) * (m + 2), task
+    cdef Py_ssize_t M = table[4], task
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, u_step = table[5] * mr + SPACING, tasks = table[3] * row_panels
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tasks = table[3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, U + task * E * u_step, table, m, task // row_panels, task % row_panels, u_step, scratch
+            weight, U + task * matrices.u_size, table, m, task // row_panels, task % row_panels, matrices.filters,
+            scratch,
         )
 
 
 cdef void share_patches(
-    const real* image, real* V, const Py_ssize_t* table, int m, real* line, Py_ssize_t* segments, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const real* image, real* V, const Py_ssize_t* table, int m, const Matrices* matrices, real* line,
+    Py_ssize_t* segments, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """V of this worker's share of the channels of every panel of tiles."""
     cdef Py_ssize_t C = table[5], tiles = table[0] * table[10] * table[11], task
     cdef int NR = panel_width(image)
-    cdef Py_ssize_t E = (m + 2) * (m + 2), tile_panels = (tiles + NR - 1) // NR, v_step = C * NR + SPACING
+    cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
     for task in range(table[3] * tile_panels):
         find_panels(table, task % tile_panels, 1, NR, segments)
         transform_images(
-            image, V + task * E * v_step, table, m, task // tile_panels, C * worker // workers,
-            C * (worker + 1) // workers, segments, v_step, line,
+            image, V + task * matrices.v_size, table, m, task // tile_panels, C * worker // workers,
+            C * (worker + 1) // workers, segments, matrices.patches, line,
         )
 
 
@@ -276,42 +291,50 @@ cdef bint run_plan(
     cdef const real* bias_start = <const real*>address(bias)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef int m = plan.m, NR = panel_width(out_start), mr = panel_rows(table[4])
-    cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
+    cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], worker
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11], row_panels = (M + mr - 1) // mr
     cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
-    block_table = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, sizeof(real), packed is not None)
+    cdef Matrices matrices
+    products, places_of_filters, places_of_patches, matrices.u_size, matrices.v_size = geometry.matrices(m, C, mr, NR)
+    matrices.products = <const Py_ssize_t*>address(products)
+    matrices.filters = <const Py_ssize_t*>address(places_of_filters)
+    matrices.patches = <const Py_ssize_t*>address(places_of_patches)
+    matrices.E = len(products)
+    cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size
+    block_table = blocking.product_blocks(v_size * sizeof(real), groups, M, tiles, mr, NR, packed is not None)
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
-    cdef Py_ssize_t u_size = E * (C * mr + SPACING), v_size = E * (C * NR + SPACING)
     cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
     cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[4] else 0
     cdef Py_ssize_t scratch_step = whole_lines(
-        NR + line_size + packed_size + E * (blocks[2] * mr * NR + SPACING)
+        NR + line_size + packed_size + matrices.E * (blocks[2] * mr * NR + SPACING)
         + (0 if blocks[3] else blocks[2] * u_size) + (0 if blocks[4] else blocks[1] * v_size)
     )
     cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
     order = ("winograd", m, mr, M)
-    filters, filled = room(packed, order, groups * row_panels * u_size if blocks[3] else 1, out.dtype)
+    transformed, filled = room(packed, order, groups * row_panels * u_size if blocks[3] else 1, out.dtype)
     workspace = empty(shared_patches + num_threads * scratch_step, out.dtype)
     segment_table = np.empty(num_threads * segment_step, np.intp)
     cdef Py_ssize_t* segments = <Py_ssize_t*>address(segment_table)
-    cdef real* U = <real*>address(filters)
+    cdef real* U = <real*>address(transformed)
     cdef real* V = <real*>address(workspace)
     cdef real* scratch = V + shared_patches
     check = workspace[shared_patches:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     if blocks[3] and not filled:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-            share_filters(weight_start, U, table, m, scratch + worker * scratch_step + NR, worker, num_threads)
-        keep(packed, order, filters)
+            share_filters(
+                weight_start, U, table, m, &matrices, scratch + worker * scratch_step + NR, worker, num_threads
+            )
+        keep(packed, order, transformed)
     if blocks[4]:
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             share_patches(
-                image_start, V, table, m, scratch + worker * scratch_step + NR, segments + worker * segment_step,
-                worker, num_threads,
+                image_start, V, table, m, &matrices, scratch + worker * scratch_step + NR,
+                segments + worker * segment_step, worker, num_threads,
             )
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         winograd_tasks(
-            image_start, weight_start, U, V, bias_start, out_start, table, m, blocks, activation,
+            image_start, weight_start, U, V, bias_start, out_start, table, m, &matrices, blocks, activation,
             scratch + worker * scratch_step, segments + worker * segment_step, worker, num_threads,
         )
     return not np.isnan(check).any()
@@ -324,7 +347,7 @@ def conv2d(
 ):
     """Forward convolution with tiles of m x m."""
     cdef int clamp = ACTIVATIONS[activation]
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups, max_pool)
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool)
     if out.itemsize == 4:
         return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
     return run_plan(plan, x, weight, bias, out, <double*>address(out), clamp, packed, num_threads)
@@ -334,7 +357,7 @@ def conv2d(
 @taking_dilation
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input with tiles of m x m."""
-    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)
     if out.itemsize == 4:
         return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
     return run_plan(plan, dy, weight, None, out, <double*>address(out), 0, None, num_threads)

@@ -18,8 +18,65 @@ class Plan(NamedTuple):
 
     table: np.ndarray  # rows: N, P, Q, groups, M, length of the sum; H, W, top, left, tiles per column and row of a
     #                    plane; weight steps of row, channel and group, 1 if the taps are reversed, 2 if windows are
-    #                    pooled; R, S, parts of 3 x 3 side by side, channels, and the place each part takes in the sum
+    #                    pooled; R, S, parts of 3 x 3 side by side, channels, and the place each part takes in the sum;
+    #                    the `Tile`, rows and columns of the first tiles that lie before the result
     m: int
+
+
+class Tile(NamedTuple):
+    """Pixels of a patch, from one to the next, and of a result; products that this one comes from; along an axis."""
+
+    patch: int
+    step: int
+    side: int
+    sums: int
+
+
+#: Layers of stride 2, where other m are those of stride 1: forward, and the input gradient. As in transforms.h.
+DOWN, UP = 9, 5
+TILES = {2: Tile(4, 2, 2, 4), 4: Tile(6, 4, 4, 6), DOWN: Tile(9, 8, 4, 5), UP: Tile(5, 4, 8, 9)}
+
+#: Points of the planes of even and of odd pixels along an axis of stride 2: the latter have one tap, and no infinity.
+_POINTS = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3])
+_PAIRS = (5 * _POINTS[:, None] + _POINTS).ravel()
+SPACING = 16  # elements between the matrices of a panel beyond their size, or their starts meet in few cache sets
+
+
+class Matrices(NamedTuple):
+    """How the matrices of a panel follow each other, in elements: all that lies between the transforms."""
+
+    products: np.ndarray  # (E, 3): where the filters and the patches of a product begin, and the length of its sum
+    filters: np.ndarray  # where each matrix of filters begins, in the order of the transform
+    patches: np.ndarray
+    u_size: int
+    v_size: int
+
+
+@planned
+def matrices(m, C, mr, NR):
+    """Order of the matrices of C channels: those of the planes that share a product are one sum, without a gap."""
+    product = _PAIRS if m == DOWN else np.arange(TILES[m].sums ** 2)  # whose terms each matrix of filters has
+    lengths = np.bincount(product)
+    place = np.argsort(np.argsort(product, kind="stable"))
+
+    def beginnings(place, product, width):
+        return place * C * width + product * SPACING
+
+    filters, patches = (beginnings(place, product, width) for width in (mr, NR))
+    products = np.arange(len(lengths))
+    starts = [beginnings(np.cumsum(lengths) - lengths, products, width) for width in (mr, NR)]
+    if m == UP:
+        patches = beginnings(products[:25], products[:25], NR)
+        starts[1] = patches[_PAIRS]
+    table = np.stack([*starts, lengths * C], axis=1).astype(np.intp)
+    sizes = (np.max(order) + C * width + SPACING for order, width in ((filters, mr), (patches, NR)))
+    return Matrices(table, filters.astype(np.intp), patches.astype(np.intp), *map(int, sizes))
+
+
+@planned
+def gradient_of(m):
+    """Which matrix of dy each matrix of the image's patches meets in the weight gradient."""
+    return _PAIRS.astype(np.intp) if m == DOWN else np.arange((m + 2) ** 2, dtype=np.intp)
 
 
 def parts(R, S):
@@ -27,44 +84,53 @@ def parts(R, S):
     return -(-R // 3), -(-S // 3)
 
 
-def _plan(m, N, groups, M, channels, place, source, result, padding, taps, weight_steps, reversed_taps, pool=1):
-    down, across = parts(*taps)
-    table = np.zeros((4, 6), np.intp)
+def _plan(
+    m, N, groups, M, channels, place, source, result, top_left, taps, weight_steps, reversed_taps, pool=1, before=(0, 0)
+):  # fmt: skip
+    (down, across), tile = parts(*taps), TILES[m]
+    table = np.zeros((5, 6), np.intp)
     table[0] = N, *result, groups, M, down * across * place
-    table[1] = *source, -padding[0], -padding[1], -(-result[0] // m), -(-result[1] // m)
+    table[1] = *source, *top_left, *(-(-(size + skip) // tile.side) for size, skip in zip(result, before, strict=True))
     table[2, :5] = *weight_steps, reversed_taps, pool
     table[3, :5] = *taps, across, channels, place
+    table[4] = *tile, *before
     return Plan(table, m)
 
 
 @planned
-def forward(m, x_shape, weight_shape, out_shape, padding, groups, pool=1):
+def forward(m, x_shape, weight_shape, out_shape, stride, padding, groups, pool=1):
     """Plan of ``conv2d``."""
     (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, weight_shape, before_pooling(out_shape, pool)
-    M, taps = K // groups, R * S
+    M, taps, top_left = K // groups, R * S, (-padding[0], -padding[2])
     steps = (C * taps, taps, M * C * taps)
-    return _plan(m, N, groups, M, C, C, source, result, (padding[0], padding[2]), (R, S), steps, False, pool)
+    m = m if stride == (1, 1) else DOWN
+    return _plan(m, N, groups, M, C, C, source, result, top_left, (R, S), steps, False, pool)
 
 
 @planned
-def grad_weight(m, x_shape, out_shape, dy_shape, padding, groups, lanes):
+def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, lanes):
     """Plan of ``conv2d_grad_weight``: several parts each begin at a multiple of `lanes`, those of a vector."""
     (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, out_shape, dy_shape
     place = C if parts(R, S) == (1, 1) else -(-C // lanes) * lanes
-    before = (padding[0], padding[2])
-    return _plan(m, N, groups, K // groups, C, place, source, result, before, (R, S), (0, 0, 0), False)
+    m, top_left = m if stride == (1, 1) else DOWN, (-padding[0], -padding[2])
+    return _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
 
 
 @planned
-def grad_input(m, dy_shape, weight_shape, out_shape, padding, groups):
+def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
     """Plan of ``conv2d_grad_input``: the forward product over dy, taps reversed and channels exchanged."""
     (N, K, *source), (_, C, R, S), (_, _, *result) = dy_shape, weight_shape, out_shape
-    before, taps, Kg = (R - 1 - padding[0], S - 1 - padding[2]), R * S, K // groups
-    return _plan(m, N, groups, C, Kg, Kg, source, result, before, (R, S), (taps, C * taps, Kg * C * taps), True)
+    pads, taps, Kg = (padding[0], padding[2]), R * S, K // groups
+    steps = (taps, C * taps, Kg * C * taps)
+    if stride == (1, 1):
+        top_left, before = (pads[0] - R + 1, pads[1] - S + 1), (0, 0)
+    else:  # the first pixel of a patch is met by the one tap of an odd row of the padded image: the one at or before 0
+        m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), tuple((pad - 1) % 2 for pad in pads)
+    return _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):
-    """Say why the layer is not one of 3 x 3 to 7 x 7 taps, each step 1, or ""."""
+    """Say why the layer is not one of 3 x 3 to 7 x 7 taps and stride 1, or ""."""
     R, S = (out if weight is None else weight).shape[2:]
     if not (3 <= min(R, S) and max(R, S) <= LARGEST) or stride != (1, 1):
         return f"takes 3 x 3 to 7 x 7 taps and stride 1, not {R} x {S} and {stride}"
@@ -75,9 +141,18 @@ def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, *
     return refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy)
 
 
+def cannot4(**call):
+    """Say why the layer is none that `cannot` lets pass, nor one of 3 x 3 taps with stride 2, or ""."""
+    weight = call.get("weight", call["out"])
+    if weight.shape[2:] == (3, 3) and call["stride"] == (2, 2) and call["dilation"] == (1, 1):
+        return ""
+    reason = cannot(**call)
+    return f"{reason}; or 3 x 3 and (2, 2), of dilation 1" if "stride" in reason else reason
+
+
 def refuses4(**call):
     """Decline what the kernels cannot do, and layers on which others are faster than tiles of 4 x 4."""
-    return cannot(**call) or _slower(4, **call)
+    return cannot4(**call) or _slower(4, **call)
 
 
 def refuses2(**call):
@@ -92,9 +167,15 @@ def _slower(m, **call):
     return _dearer(m, masked, **call)
 
 
-def _dearer(m, masked, *, out, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
+def _dearer(m, masked, *, out, stride, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
     K, C, *taps = (out if weight is None else weight).shape
-    N, _, *result = (dy if weight is None else out).shape if max_pool == 1 else before_pooling(out.shape, max_pool)
+    strided = stride != (1, 1)
+    N, _, *result = dy.shape if weight is None or (strided and x is None) else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
+    if strided:
+        direction = "weights" if weight is None else "up" if x is None else "down"
+        return cost.declines(
+            m, cost.strided(direction, groups, N, M, C, tuple(result), out.itemsize, packed is not None)
+        )
     layer = (weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize)
     return cost.declines(m, cost.costs(*layer, packed is not None, dilation, masked))

@@ -11,11 +11,11 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
+from fastcnn_kernels.conv2d.winograd.geometry import SPACING
 from fastcnn_kernels.conv2d.winograd.numba_transforms import (
-    FILTER,
+    filters,
     image_rows,
     lanes_to_rows,
-    patches,
     rows_to_lanes,
 )
 from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
@@ -37,8 +37,7 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
-LINES = 6 * 6 + 2 * 6  # rows of a panel's patches, 6 NR long, and their tails, in units of NR
-SPACING = 16  # elements between the E matrices of a panel beyond their size, or their starts meet in few cache sets
+LINES = 9 * (8 + 2) + 2 * 9  # rows of a panel's patches, each with two pixels more, and their tails; units of NR
 
 
 def whole_lines(n):
@@ -63,36 +62,34 @@ def pack_part(weight, source, w, packed, table, c, rows, mr, tap_step):
 
 
 @compiled
-def transform_filters(weight, filters, U, table, m, g, panel, u_step, w, packed):
+def transform_filters(weight, transformed, U, table, m, g, panel, places, w, packed):
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
 
     The rows of consecutive channels lie side by side in U, and tap by tap in `packed`: vectors of them are whole.
     """
-    M, C, row_step, channel_step = table[0, 4], table[0, 5], table[2, 0], table[2, 1]
+    M, C = table[0, 4], table[0, 5]
     whole = table[3, 0] == 3 and table[3, 1] == 3
     backwards = table[2, 3] != 0 and whole
     mr, VL = panel_rows(M), panel_width(weight) // 2
     rows, sign, tap_step = min(mr, M - panel * mr), -1 if backwards else 1, PACKED_CHANNELS * mr
-    source, taps = g * table[2, 2] + panel * mr * row_step, packed + (8 * tap_step if backwards else 0)
+    source, taps = g * table[2, 2] + panel * mr * table[2, 0], packed + (8 * tap_step if backwards else 0)
     for first in range(0, C, PACKED_CHANNELS):
         count = min(PACKED_CHANNELS, C - first)
         for c in range(count):
             if whole:
                 transpose(
-                    weight, source + (first + c) * channel_step, row_step, rows, 9, w, packed + c * mr,
+                    weight, source + (first + c) * table[2, 1], table[2, 0], rows, 9, w, packed + c * mr,
                     tap_step, mr,
                 )  # fmt: skip
             else:
                 pack_part(weight, source, w, packed + c * mr, table, first + c, rows, mr, tap_step)
         vectors = count * mr // VL
-        patches(
-            FILTER, m, vectors, VL, w, taps, VL, sign * 3 * tap_step, sign * tap_step, filters, U + first * mr, VL,
-            u_step,
-        )  # fmt: skip
+        row_step, column_step, target = sign * 3 * tap_step, sign * tap_step, U + first * mr
+        filters(m, vectors, VL, w, taps, row_step, column_step, transformed, target, places, 0)
         if vectors * VL < count * mr:
-            patches(
-                FILTER, m, 1, count * mr - vectors * VL, w, taps + vectors * VL, VL, sign * 3 * tap_step,
-                sign * tap_step, filters, U + first * mr + vectors * VL, VL, u_step,
+            filters(
+                m, 1, count * mr - vectors * VL, w, taps + vectors * VL, row_step, column_step, transformed,
+                target + vectors * VL, places, 0,
             )  # fmt: skip
 
 
@@ -128,12 +125,12 @@ def find_panels(table, first, count, NR, segments, counts, start):
 
 
 @compiled
-def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, count, v_step, rows):
+def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, count, places, rows):
     """V of some channels of one panel of tiles; `rows` is scratch."""
     groups, H, W, across, channels = table[0, 3], table[1, 0], table[1, 1], table[3, 2], table[3, 3]
-    NR = panel_width(image)
-    pitch = 6 * NR
-    tails = rows + 6 * pitch
+    NR, patch, step = panel_width(image), table[4, 0], table[4, 1]
+    pitch = (step + 2) * NR
+    tails = rows + patch * pitch
     ends = tiles = 0
     for i in range(start, start + count):
         tiles += segments[i, 3]
@@ -147,21 +144,21 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, 
                 segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3], segments[i, 4]
             )  # fmt: skip
             image_rows(
-                m, image, ((n * groups + g) * channels + plane) * H * W, H, W, top + row * m, left + column * m,
-                length * m + 2, w, rows + place * m, pitch, w, tails + place + length - 1,
+                m, image, ((n * groups + g) * channels + plane) * H * W, H, W, top + row * step, left + column * step,
+                (length - 1) * step + patch, w, rows + place * step, pitch, w, tails + place + length - 1,
             )  # fmt: skip
-        rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * NR, v_step)
+        rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * NR, places, 0)
 
 
 @compiled
-def multiply(filters, U, w, V, products, m, mr, C, rows, tiles, u_step, v_step, p_step):
+def multiply(filters, U, w, V, products, matrices, mr, rows, tiles, u_size, p_step):
     """The E products of some panels of rows and one of tiles."""
-    E, NR = (m + 2) * (m + 2), panel_width(w)
-    for e in range(E):
+    NR = panel_width(w)
+    for e in range(len(matrices)):
         for i in range(rows):
             micro(
-                mr, min(NR, tiles), C, filters, U + (i * E + e) * u_step, w, V + e * v_step, NR, w,
-                products + e * p_step + i * mr * NR, NR, False,
+                mr, min(NR, tiles), matrices[e, 2], filters, U + i * u_size + matrices[e, 0], w, V + matrices[e, 1],
+                NR, w, products + e * p_step + i * mr * NR, NR, False,
             )  # fmt: skip
 
 
@@ -172,47 +169,47 @@ def transform_results(
 ):  # fmt: skip
     """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     groups, M, pool = table[0, 3], table[0, 4], table[2, 4]
-    P, Q, step = table[0, 1] // pool, table[0, 2] // pool, m // pool
-    NR = panel_width(out)
-    lines = rows + (m * m * NR if pool == 2 else 0)
+    P, Q, side = table[0, 1] // pool, table[0, 2] // pool, table[4, 2]
+    NR, step = panel_width(out), side // pool
+    lines = rows + (side * side * NR if pool == 2 else 0)
     tiles = segments[start + count - 1, 4] + segments[start + count - 1, 3]
     for k in range(row_first, row_end):
         source = products + (k - row_first) * NR
-        lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, m * NR, w, check)
+        lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, side * NR, w, check)
         if pool == 2:
             for h in range(step):
-                top = rows + 2 * h * m * NR
-                pool_rows(w, top, top + m * NR, w, lines + h * step * NR, tiles * step)
+                top = rows + 2 * h * side * NR
+                pool_rows(w, top, top + side * NR, w, lines + h * step * NR, tiles * step)
         activate(w, lines, step, step * NR, tiles * step, activation)
         for i in range(start, start + count):
-            h, column = segments[i, 1] * step, segments[i, 2] * step
-            target = (((segments[i, 0] * groups + g) * M + k) * P + h) * Q + column
-            length = min(segments[i, 3] * step, Q - column)
-            for row in range(min(step, P - h)):
-                copy_run(out, target + row * Q, w, lines + row * step * NR + segments[i, 4] * step, length)
+            row, column = segments[i, 1] * step - table[4, 4], segments[i, 2] * step - table[4, 5]
+            skipped = max(0, -column)
+            target = (((segments[i, 0] * groups + g) * M + k) * P + row) * Q + column + skipped
+            length = min(segments[i, 3] * step, Q - column) - skipped
+            for h in range(max(0, -row), min(step, P - row)):
+                copy_run(out, target + h * Q, w, lines + h * step * NR + segments[i, 4] * step + skipped, length)
 
 
 @threaded
 def winograd_tasks(
-    image, weight, U, w, V, scratch, scratch_step, bias, has_bias, out, table, m, blocks, activation, segments, counts,
-    worker, workers,
+    image, weight, U, w, V, scratch, scratch_step, bias, has_bias, out, table, m, matrices, filters, patches, u_size,
+    v_size, blocks, activation, segments, counts, worker, workers,
 ):  # fmt: skip
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
     IT, JT, IB = blocks[0], blocks[1], blocks[2]
     shared_filters, shared_patches = blocks[3] != 0, blocks[4] != 0
-    E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
-    row_panels, tile_panels = (M + mr - 1) // mr, (tiles + NR - 1) // NR
-    u_step, v_step, p_step = C * mr + SPACING, C * NR + SPACING, IB * mr * NR + SPACING
+    NR, mr = panel_width(image), panel_rows(M)
+    row_panels, tile_panels, p_step = (M + mr - 1) // mr, (tiles + NR - 1) // NR, IB * mr * NR + SPACING
     row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
     tasks = groups * tile_blocks * row_blocks
     check = scratch + worker * scratch_step
     line = check + NR
     packed = line + LINES * NR
     products = packed + (0 if shared_filters else PACKED_CHANNELS * 9 * mr)
-    own_filters = products + E * p_step
-    own_patches = own_filters + (0 if shared_filters else IB * E * u_step)
+    own_filters = products + len(matrices) * p_step
+    own_patches = own_filters + (0 if shared_filters else IB * u_size)
     start = worker * JT
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (tile_blocks * row_blocks)
@@ -222,27 +219,27 @@ def winograd_tasks(
         row_end = min(row_panels, row_panel + IT)
         find_panels(table, panel, panels, NR, segments, counts, start)
         if shared_patches:
-            v = V + (g * tile_panels + panel) * E * v_step
+            v = V + (g * tile_panels + panel) * v_size
         else:
             for j in range(panels):
                 transform_images(
-                    image, w, own_patches + j * E * v_step, table, m, g, 0, C, segments, (start + j) * NR,
-                    counts[start + j], v_step, line,
+                    image, w, own_patches + j * v_size, table, m, g, 0, C, segments, (start + j) * NR,
+                    counts[start + j], patches, line,
                 )  # fmt: skip
             v = own_patches
         i = row_panel
         while i < row_end:
             rows = min(IB, row_end - i)
             if shared_filters:
-                filters, u = U, (g * row_panels + i) * E * u_step
+                transformed, u = U, (g * row_panels + i) * u_size
             else:
                 for k in range(rows):
-                    transform_filters(weight, w, own_filters + k * E * u_step, table, m, g, i + k, u_step, w, packed)
-                filters, u = w, own_filters
+                    transform_filters(weight, w, own_filters + k * u_size, table, m, g, i + k, filters, w, packed)
+                transformed, u = w, own_filters
             for j in range(panels):
                 multiply(
-                    filters, u, w, v + j * E * v_step, products, m, mr, C, rows, tiles - (panel + j) * NR, u_step,
-                    v_step, p_step,
+                    transformed, u, w, v + j * v_size, products, matrices, mr, rows, tiles - (panel + j) * NR, u_size,
+                    p_step,
                 )  # fmt: skip
                 transform_results(
                     w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments,
@@ -252,30 +249,33 @@ def winograd_tasks(
 
 
 @threaded
-def share_filters(weight, U, table, m, w, scratch, scratch_step, worker, workers):
+def share_filters(weight, U, table, m, filters, u_size, w, scratch, scratch_step, worker, workers):
     """U of this worker's share of all panels of rows."""
-    M, E = table[0, 4], (m + 2) * (m + 2)
+    M = table[0, 4]
     mr = panel_rows(M)
-    row_panels, u_step = (M + mr - 1) // mr, table[0, 5] * mr + SPACING
+    row_panels = (M + mr - 1) // mr
     tasks = table[0, 3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, U, task * E * u_step, table, m, task // row_panels, task % row_panels, u_step, w,
+            weight, U, task * u_size, table, m, task // row_panels, task % row_panels, filters, w,
             scratch + worker * scratch_step,
         )  # fmt: skip
 
 
 @threaded
-def share_patches(image, w, V, table, m, scratch, scratch_step, segments, counts, worker, workers):
+def share_patches(
+    image, w, V, table, m, patches, v_size, scratch, scratch_step, segments, counts, worker, workers
+):  # fmt: skip
     """V of this worker's share of the channels of every panel of tiles."""
     C, tiles = table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
-    E, NR = (m + 2) * (m + 2), panel_width(image)
-    tile_panels, v_step = (tiles + NR - 1) // NR, C * NR + SPACING
+    NR = panel_width(image)
+    tile_panels = (tiles + NR - 1) // NR
     for task in range(table[0, 3] * tile_panels):
         find_panels(table, task % tile_panels, 1, NR, segments, counts, worker)
         transform_images(
-            image, w, V + task * E * v_step, table, m, task // tile_panels, C * worker // workers,
-            C * (worker + 1) // workers, segments, worker * NR, counts[worker], v_step, scratch + worker * scratch_step,
+            image, w, V + task * v_size, table, m, task // tile_panels, C * worker // workers,
+            C * (worker + 1) // workers, segments, worker * NR, counts[worker], patches,
+            scratch + worker * scratch_step,
         )  # fmt: skip
 
 
@@ -283,14 +283,13 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
     m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    E, tiles = (m + 2) ** 2, N * tiles_h * tiles_w
-    blocks = blocking.product_blocks(E, groups, M, C, tiles, mr, NR, out.itemsize, packed is not None)
+    tiles, (matrices, filters, patches, u_size, v_size) = N * tiles_h * tiles_w, geometry.matrices(m, C, mr, NR)
+    blocks = blocking.product_blocks(v_size * out.itemsize, groups, M, tiles, mr, NR, packed is not None)
     _, columns, step_rows, shared_filters, shared_patches = blocks.tolist()
-    u_size, v_size = E * (C * mr + SPACING), E * (C * NR + SPACING)
     order = ("winograd", m, mr, M)
     U, filled = room(packed, order, groups * -(-M // mr) * u_size if shared_filters else 1, out.dtype)
     scratch = groups * -(-tiles // NR) * v_size if shared_patches else 0
-    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + E * (step_rows * mr * NR + SPACING)
+    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + len(matrices) * (step_rows * mr * NR + SPACING)
     scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
     scratch_step = whole_lines(scratch_step)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
@@ -299,13 +298,15 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     check[...] = 0
     image, weight = flat(image), flat(weight)
     if shared_filters and not filled:
-        share_filters(num_threads, weight, U, plan.table, m, w, scratch + NR, scratch_step)
+        share_filters(num_threads, weight, U, plan.table, m, filters, u_size, w, scratch + NR, scratch_step)
         keep(packed, order, U)
     if shared_patches:
-        share_patches(num_threads, image, w, 0, plan.table, m, scratch + NR, scratch_step, segments, counts)
+        share_patches(
+            num_threads, image, w, 0, plan.table, m, patches, v_size, scratch + NR, scratch_step, segments, counts
+        )  # fmt: skip
     winograd_tasks(
         num_threads, image, weight, U, w, 0, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
-        flat(out), plan.table, m, blocks, activation, segments, counts,
+        flat(out), plan.table, m, matrices, filters, patches, u_size, v_size, blocks, activation, segments, counts,
     )  # fmt: skip
     return not np.isnan(check).any()
 
@@ -316,7 +317,7 @@ def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
     """Forward convolution with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, padding, groups, max_pool)
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool)
     return run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
 
 
@@ -324,5 +325,5 @@ def conv2d(
 @taking_dilation
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input with tiles of m x m."""
-    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, padding, groups)
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)
     return run_plan(plan, dy, weight, None, out, 0, None, num_threads)

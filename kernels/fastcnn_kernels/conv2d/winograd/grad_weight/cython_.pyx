@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
-from fastcnn_kernels.conv2d.winograd.transforms cimport GRADIENT, HAS_TRANSFORMS, IMAGE, WEIGHT, patches, watch
+from fastcnn_kernels.conv2d.winograd.transforms cimport GRADIENT, HAS_TRANSFORMS, IMAGE, patches, taps, watch
 from fastcnn_kernels.gemm.micro cimport (
     VECTOR_BYTES, micro, panel_rows, panel_width, put_steps, real, transpose, zero_run
 )
@@ -25,17 +25,17 @@ cdef enum:
 
 
 cdef void transform_channels(
-    const real* planes, real* target, Py_ssize_t plane_step, int kind, int m, Py_ssize_t H, Py_ssize_t W,
-    Py_ssize_t top, Py_ssize_t left, Py_ssize_t lanes, const Py_ssize_t* segment, Py_ssize_t target_step,
+    const real* planes, real* target, Py_ssize_t plane_step, const Py_ssize_t* table, int kind, int m, Py_ssize_t H,
+    Py_ssize_t W, Py_ssize_t top, Py_ssize_t left, Py_ssize_t lanes, const Py_ssize_t* segment, Py_ssize_t target_step,
     Py_ssize_t e_step, real* columns_of_lanes,
 ) noexcept nogil:
     """Patches of one segment of tiles in `lanes` channels, lanes of `target`; the last argument is scratch."""
     cdef int VL = panel_width(planes) // 2
-    cdef Py_ssize_t size = m + 2 if kind == IMAGE else m, columns = segment[3] * m + size - m, i, h
-    cdef Py_ssize_t column = left + segment[2] * m, begin, end
+    cdef Py_ssize_t size = table[24 if kind == IMAGE else 26], step = table[25 if kind == IMAGE else 26], i, h
+    cdef Py_ssize_t columns = (segment[3] - 1) * step + size, column = left + segment[2] * step, begin, end
     cdef real* row = columns_of_lanes
     for i in range(size):
-        h = top + segment[1] * m + i
+        h = top + segment[1] * step + i
         if h < 0 or h >= H:
             begin = end = columns
         else:
@@ -47,7 +47,7 @@ cdef void transform_channels(
         zero_run(row + end * VL, (columns - end) * VL)
         row += columns * VL
     patches(
-        kind, m, segment[3], lanes, columns_of_lanes, m * VL, columns * VL, VL, target + segment[4] * target_step,
+        kind, m, segment[3], lanes, columns_of_lanes, step * VL, columns * VL, VL, target + segment[4] * target_step,
         target_step, e_step,
     )
 
@@ -59,7 +59,7 @@ cdef void share_channels(
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
     cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5]
     cdef Py_ssize_t H = table[6], W = table[7], across = table[20], channels = table[21], place = table[22]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), task, unit, g, panel, first, part, c
+    cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27], task, unit, g, panel, first, part, c
     cdef int NR = panel_width(image), mr = panel_rows(M), VL = NR // 2
     cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * NR + SPACING
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
@@ -75,7 +75,7 @@ cdef void share_channels(
             continue
         transform_channels(
             dy + ((segment[0] * groups + g) * M + panel * mr + first) * P * Q,
-            Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            Y + (g * row_panels + panel) * E_dy * y_step + first, P * Q, table, GRADIENT, m, P, Q, 0, 0,
             min(VL, mr - first, M - panel * mr - first), segment, mr, y_step, scratch,
         )
     tasks = groups * blocks * count
@@ -88,7 +88,7 @@ cdef void share_channels(
         c = first % place
         transform_channels(
             image + ((segment[0] * groups + g) * channels + c) * H * W,
-            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, table, IMAGE, m, H, W,
             table[8] + part // across * 3, table[9] + part % across * 3, min(VL, channels - c), segment, NR, v_step,
             scratch,
         )
@@ -102,7 +102,7 @@ cdef void weight_results(
     cdef Py_ssize_t M = table[4], C = table[5], R = table[18], S = table[19], across = table[20], channels = table[21]
     cdef Py_ssize_t place = table[22], i, j, t, column, c, r, s, lanes
     cdef int NR = panel_width(out), mr = panel_rows(M), VL = NR // 2, half
-    cdef real* taps = check + NR
+    cdef real* vectors = check + NR
     cdef real* target
     for i in range(min(mr, M - row_panel * mr)):
         for half in range(2):
@@ -111,34 +111,34 @@ cdef void weight_results(
                 break
             c = column % place
             lanes = min(VL, channels - c)
-            patches(
-                WEIGHT, m, 1, lanes, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, taps, 0, VL
-            )
+            taps(m, lanes, products + i * NR + half * VL, p_step, vectors)
             for j in range(lanes, VL):
                 for t in range(9):
-                    taps[t * VL + j] = 0
-            watch(taps, 9, check)
+                    vectors[t * VL + j] = 0
+            watch(vectors, 9, check)
             target = out + ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(taps, VL, 9, lanes, target, 9, 9)
+                transpose(vectors, VL, 9, lanes, target, 9, 9)
                 continue
             for t in range(9):
                 r = column // place // across * 3 + t // 3
                 s = column // place % across * 3 + t % 3
                 if r < R and s < S:
-                    put_steps(target + r * S + s, taps + t * VL, R * S, lanes)
+                    put_steps(target + r * S + s, vectors + t * VL, R * S, lanes)
 
 
 cdef void weight_tasks(
-    const real* Y, const real* V, real* products, real* out, const Py_ssize_t* table, int m, Py_ssize_t tiles,
-    const Py_ssize_t* blocks, bint first_chunk, bint last_chunk, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+    const real* Y, const real* V, real* products, real* out, const Py_ssize_t* table, int m,
+    const Py_ssize_t* gradient_of, Py_ssize_t tiles, const Py_ssize_t* blocks, bint first_chunk, bint last_chunk,
+    real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
 
     A task that has all E products of the last chunk goes on to the results.
     """
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], IB = blocks[1], JB = blocks[2], splits = blocks[3]
-    cdef Py_ssize_t E = (m + 2) * (m + 2), task, tasks, g, row_first, column_first, e, i, j, pair
+    cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27]
+    cdef Py_ssize_t task, tasks, g, row_first, column_first, e, i, j, pair
     cdef int NR = panel_width(Y), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + SPACING
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (column_panels + JB - 1) // JB
@@ -153,7 +153,8 @@ cdef void weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro(
-                        mr, <int>min(NR, C - j * NR), tiles, Y + ((g * row_panels + i) * E + e) * y_step,
+                        mr, <int>min(NR, C - j * NR), tiles,
+                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step,
                         V + ((g * column_panels + j) * E + e) * v_step, NR, products + (pair * E + e) * p_step, NR,
                         not first_chunk,
                     )
@@ -166,8 +167,8 @@ cdef void weight_tasks(
 
 cdef void weight_parts(
     const real* dy, const real* image, real* Y, real* V, real* products, Py_ssize_t part_size, real* out,
-    const Py_ssize_t* table, int m, const Py_ssize_t* blocks, Py_ssize_t* segments, real* scratch, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const Py_ssize_t* table, int m, const Py_ssize_t* gradient_of, const Py_ssize_t* blocks, Py_ssize_t* segments,
+    real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
     cdef Py_ssize_t tile_rows = table[0] * table[10], tiles_w = table[11], chunk = blocks[0], parts = blocks[4]
@@ -182,7 +183,8 @@ cdef void weight_parts(
             count = find_segments(table, tile, tile + length, SEGMENT, segments)
             share_channels(dy, image, Y, V, table, m, length, count, segments, scratch + NR, 0, 1)
             weight_tasks(
-                Y, V, products + part * part_size, out, table, m, length, blocks, tile == first, False, scratch, 0, 1
+                Y, V, products + part * part_size, out, table, m, gradient_of, length, blocks, tile == first, False,
+                scratch, 0, 1,
             )
             tile += length
 
@@ -192,7 +194,7 @@ cdef void share_weight_results(
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
-    cdef Py_ssize_t M = table[4], C = table[5], E = (m + 2) * (m + 2), task, tasks, part, e, i, size
+    cdef Py_ssize_t M = table[4], C = table[5], E = table[24] * table[24], task, tasks, part, e, i, size
     cdef int NR = panel_width(out), mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + NR - 1) // NR, p_step = mr * NR + SPACING
     cdef real* total
@@ -220,15 +222,19 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     cdef const real* image_start = <const real*>address(image)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef int m = plan.m, NR = panel_width(out_start), mr = panel_rows(table[4])
-    cdef Py_ssize_t E = (m + 2) * (m + 2), groups = table[3], M = table[4], C = table[5], worker
+    cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27], groups = table[3], M = table[4]
+    cdef Py_ssize_t C = table[5], worker
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t row_panels = groups * ((M + mr - 1) // mr), column_panels = groups * ((C + NR - 1) // NR)
-    block_table = blocking.weight_blocks(E, groups, M, C, table[0] * table[10], table[11], mr, NR, sizeof(real))
+    gradient_table = geometry.gradient_of(m)
+    cdef const Py_ssize_t* gradient_of = <const Py_ssize_t*>address(gradient_table)
+    block_table = blocking.weight_blocks(E, E_dy, groups, M, C, table[0] * table[10], table[11], mr, NR, sizeof(real))
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
-    cdef Py_ssize_t chunk = blocks[0], parts = blocks[4], y_size = whole_lines(row_panels * E * (chunk * mr + SPACING))
+    cdef Py_ssize_t chunk = blocks[0], parts = blocks[4]
+    cdef Py_ssize_t y_size = whole_lines(row_panels * E_dy * (chunk * mr + SPACING))
     cdef Py_ssize_t v_size = column_panels * E * (chunk * NR + SPACING)
     cdef Py_ssize_t part_size = row_panels * column_panels // groups * E * (mr * NR + SPACING)
-    cdef Py_ssize_t scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2), tile, end, count
+    cdef Py_ssize_t scratch_step = NR + table[24] * (SEGMENT + 1) * table[25] * (NR // 2), tile, end, count
     cdef Py_ssize_t partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
     cdef Py_ssize_t patches_size = partners * (y_size + v_size)
     workspace = empty(patches_size + parts * part_size + num_threads * scratch_step, out.dtype)
@@ -244,8 +250,8 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
         for worker in prange(partners, nogil=True, num_threads=partners, schedule="static", chunksize=1):
             weight_parts(
                 dy_start, image_start, Y + worker * (y_size + v_size), V + worker * (y_size + v_size), products,
-                part_size, out_start, table, m, blocks, segments + worker * chunk * 5, scratch + worker * scratch_step,
-                worker, partners,
+                part_size, out_start, table, m, gradient_of, blocks, segments + worker * chunk * 5,
+                scratch + worker * scratch_step, worker, partners,
             )
     tile = 0 if parts == 1 else tiles
     while tile < tiles:
@@ -258,7 +264,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
             )
         for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
             weight_tasks(
-                Y, V, products, out_start, table, m, end - tile, blocks, tile == 0, end == tiles,
+                Y, V, products, out_start, table, m, gradient_of, end - tile, blocks, tile == 0, end == tiles,
                 scratch + worker * scratch_step, worker, num_threads,
             )
         tile = end
@@ -274,7 +280,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
 @taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

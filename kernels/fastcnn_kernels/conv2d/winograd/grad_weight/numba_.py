@@ -9,7 +9,7 @@ from fastcnn_kernels.conv2d.channels_last import numba_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
-from fastcnn_kernels.conv2d.winograd.numba_transforms import GRADIENT, IMAGE, WEIGHT, patches, watch
+from fastcnn_kernels.conv2d.winograd.numba_transforms import GRADIENT, IMAGE, patches, taps, watch
 from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
@@ -23,17 +23,17 @@ SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors
 
 @compiled
 def transform_channels(
-    planes, start, w, target, plane_step, kind, m, H, W, top, left, lanes, segments, index, target_step, e_step,
+    planes, start, w, target, plane_step, table, kind, m, H, W, top, left, lanes, segments, index, target_step, e_step,
     scratch,
 ):  # fmt: skip
     """Patches of one segment of tiles in `lanes` channels, lanes of the target; `scratch` holds transposed columns."""
     VL = panel_width(planes) // 2
-    size = m + 2 if kind == IMAGE else m
+    size, step = (table[4, 0], table[4, 1]) if kind == IMAGE else (table[4, 2], table[4, 2])
     length = segments[index, 3]
-    columns, column = length * m + size - m, left + segments[index, 2] * m
+    columns, column = (length - 1) * step + size, left + segments[index, 2] * step
     row = scratch
     for i in range(size):
-        h = top + segments[index, 1] * m + i
+        h = top + segments[index, 1] * step + i
         begin = end = columns
         if 0 <= h < H:
             begin = min(columns, max(0, -column))
@@ -47,7 +47,7 @@ def transform_channels(
         zero_run(w, row + end * VL, (columns - end) * VL)
         row += columns * VL
     patches(
-        kind, m, length, lanes, w, scratch, m * VL, columns * VL, VL, w, target + segments[index, 4] * target_step,
+        kind, m, length, lanes, w, scratch, step * VL, columns * VL, VL, w, target + segments[index, 4] * target_step,
         target_step, e_step,
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def share_channels(
     """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
-    E, NR, mr = (m + 2) * (m + 2), panel_width(image), panel_rows(M)
+    E, E_dy, NR, mr = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(image), panel_rows(M)
     VL = NR // 2
     y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
     row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
@@ -73,7 +73,7 @@ def share_channels(
             continue
         transform_channels(
             dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
-            Y + (g * row_panels + panel) * E * y_step + first, P * Q, GRADIENT, m, P, Q, 0, 0,
+            Y + (g * row_panels + panel) * E_dy * y_step + first, P * Q, table, GRADIENT, m, P, Q, 0, 0,
             min(VL, mr - first, M - panel * mr - first), segments, index, mr, y_step, columns,
         )  # fmt: skip
     tasks = groups * blocks * count
@@ -83,7 +83,7 @@ def share_channels(
         part, c = first // place, first % place
         transform_channels(
             image, ((segments[index, 0] * groups + g) * channels + c) * H * W, w,
-            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, IMAGE, m, H, W,
+            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, table, IMAGE, m, H, W,
             table[1, 2] + part // across * 3, table[1, 3] + part % across * 3, min(VL, channels - c), segments, index,
             NR, v_step, columns,
         )  # fmt: skip
@@ -95,7 +95,7 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
     M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
     channels, place = table[3, 3], table[3, 4]
     NR, mr = panel_width(out), panel_rows(M)
-    VL, taps = NR // 2, check + NR
+    VL, vectors = NR // 2, check + NR
     for i in range(min(mr, M - row_panel * mr)):
         for half in range(2):
             column = column_panel * NR + half * VL
@@ -103,31 +103,32 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
                 break
             c = column % place
             lanes = min(VL, channels - c)
-            patches(WEIGHT, m, 1, lanes, w, products + i * NR + half * VL, 0, (m + 2) * p_step, p_step, w, taps, 0, VL)
+            taps(m, lanes, w, products + i * NR + half * VL, p_step, w, vectors)
             for t in range(9):
-                zero_run(w, taps + t * VL + lanes, VL - lanes)
-            watch(w, taps, 9, w, check)
+                zero_run(w, vectors + t * VL + lanes, VL - lanes)
+            watch(w, vectors, 9, w, check)
             target = ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(w, taps, VL, 9, lanes, out, target, 9, 9)
+                transpose(w, vectors, VL, 9, lanes, out, target, 9, 9)
                 continue
             for t in range(9):
                 r, s = column // place // across * 3 + t // 3, column // place % across * 3 + t % 3
                 if r < R and s < S:
-                    put_steps(out, target + r * S + s, R * S, w, taps + t * VL, lanes)
+                    put_steps(out, target + r * S + s, R * S, w, vectors + t * VL, lanes)
 
 
 @threaded
 def weight_tasks(
-    w, Y, V, products, out, table, m, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step, worker, workers
-):
+    w, Y, V, products, out, table, m, gradient_of, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step,
+    worker, workers,
+):  # fmt: skip
     """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
 
     A task that has all E products of the last chunk goes on to the results.
     """
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     IB, JB, splits = blocks[1], blocks[2], blocks[3]
-    E, NR, mr = (m + 2) * (m + 2), panel_width(w), panel_rows(M)
+    E, E_dy, NR, mr = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(w), panel_rows(M)
     row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
     y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
@@ -141,7 +142,8 @@ def weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro(
-                        mr, min(NR, C - j * NR), tiles, w, Y + ((g * row_panels + i) * E + e) * y_step, w,
+                        mr, min(NR, C - j * NR), tiles, w,
+                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step, w,
                         V + ((g * column_panels + j) * E + e) * v_step, NR, w, products + (pair * E + e) * p_step, NR,
                         not first_chunk,
                     )  # fmt: skip
@@ -159,8 +161,8 @@ channels_of_one, tasks_of_one = share_channels.share, weight_tasks.share
 
 @threaded
 def weight_parts(
-    dy, image, w, Y, V, patches_step, products, part_size, out, table, m, blocks, segments, scratch, scratch_step,
-    worker, workers,
+    dy, image, w, Y, V, patches_step, products, part_size, out, table, m, gradient_of, blocks, segments, scratch,
+    scratch_step, worker, workers,
 ):  # fmt: skip
     """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
     tile_rows, tiles_w, chunk, parts = table[0, 0] * table[1, 4], table[1, 5], blocks[0], blocks[4]
@@ -175,8 +177,8 @@ def weight_parts(
             count = find_segments(table, tile, tile + length, SEGMENT, segments, 0)
             channels_of_one(dy, image, w, Y, V, table, m, length, count, segments, check + NR, 0, 0, 1)
             tasks_of_one(
-                w, Y, V, products + part * part_size, out, table, m, length, blocks, tile == first, False, check, 0, 0,
-                1,
+                w, Y, V, products + part * part_size, out, table, m, gradient_of, length, blocks, tile == first, False,
+                check, 0, 0, 1,
             )  # fmt: skip
             tile += length
 
@@ -184,7 +186,7 @@ def weight_parts(
 @threaded
 def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
-    M, C, E = table[0, 4], table[0, 5], (m + 2) * (m + 2)
+    M, C, E = table[0, 4], table[0, 5], table[4, 0] ** 2
     NR, mr = panel_width(out), panel_rows(M)
     row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
     tasks = table[0, 3] * row_panels * column_panels
@@ -202,18 +204,19 @@ def share_weight_results(w, products, parts, part_size, out, table, m, scratch, 
 
 def run_weight_plan(plan, dy, image, out, num_threads):
     """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
-    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
-    m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    E, tiles, row_panels, column_panels = (m + 2) ** 2, N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
-    blocks = blocking.weight_blocks(E, groups, M, C, N * tiles_h, tiles_w, mr, NR, out.itemsize)
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (patch, step, _, sums, *_) = plan.table.tolist()
+    m, NR, mr, E, E_dy = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), patch**2, sums**2
+    tiles, row_panels, column_panels = N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
+    gradient_of = geometry.gradient_of(m)
+    blocks = blocking.weight_blocks(E, E_dy, groups, M, C, N * tiles_h, tiles_w, mr, NR, out.itemsize)
     chunk, _, _, splits, parts = blocks.tolist()
-    V = whole_lines(groups * row_panels * E * (chunk * mr + SPACING))
+    V = whole_lines(groups * row_panels * E_dy * (chunk * mr + SPACING))
     patches_size = V + groups * column_panels * E * (chunk * NR + SPACING)
     partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
     products = partners * patches_size
     part_size = groups * row_panels * column_panels * E * (mr * NR + SPACING)
     scratch = products + parts * part_size
-    scratch_step = NR + max(6 * (SEGMENT * m + 2), 9) * (NR // 2)
+    scratch_step = NR + patch * (SEGMENT + 1) * step * (NR // 2)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
     segments = np.empty((partners * chunk, 5), np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
@@ -221,8 +224,8 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     dy, image, out = flat(dy), flat(image), flat(out)
     if parts > 1:
         weight_parts(
-            partners, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, blocks, segments,
-            scratch, scratch_step,
+            partners, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, gradient_of, blocks,
+            segments, scratch, scratch_step,
         )  # fmt: skip
     for tile in range(0, tiles if parts == 1 else 0, chunk):
         end = min(tiles, tile + chunk)
@@ -231,8 +234,8 @@ def run_weight_plan(plan, dy, image, out, num_threads):
             num_threads, dy, image, w, 0, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
         )
         weight_tasks(
-            num_threads, w, 0, V, products, out, plan.table, m, end - tile, blocks, tile == 0, end == tiles, scratch,
-            scratch_step,
+            num_threads, w, 0, V, products, out, plan.table, m, gradient_of, end - tile, blocks, tile == 0,
+            end == tiles, scratch, scratch_step,
         )  # fmt: skip
     if splits > 1 or parts > 1:
         share_weight_results(num_threads, w, products, parts, part_size, out, plan.table, m, scratch, scratch_step)
@@ -243,5 +246,5 @@ def run_weight_plan(plan, dy, image, out, num_threads):
 @taking_dilation
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, padding, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)
     return run_weight_plan(plan, dy, x, out, num_threads)
