@@ -9,6 +9,7 @@ to float32 rounding.
 import csv
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -42,8 +43,15 @@ def check_names(names, wanted):
 
 def check_archives(folder):
     """Build both, and look at what is in them."""
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT)  # builds the wheel from the sdist
-    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "source", filter="data")
+    (source,) = (folder / "source").iterdir()
+    if (ROOT / "build").is_dir():  # setup.py does not compile again what came from the same C, unless a header is new
+        shutil.copytree(ROOT / "build", source / "build")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source)
+    (wheel,) = folder.glob("*.whl")
     sources = [f"{family}/{file}" for family in FAMILIES for file in ("cython_.pyx", "numba_.py")]
     sources += [
         "gemm/micro.h",
