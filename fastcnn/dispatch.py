@@ -264,9 +264,9 @@ def get_backend() -> str:
 def use_algorithm(algorithm: str) -> AbstractContextManager[None]:
     """Choose how convolutions are computed inside a ``with`` block, in this thread or asyncio task only.
 
-    "auto" may compute a convolution of 3 x 3 or more taps by Winograd's algorithm, whose float32 error is 3e-7 to 2e-6
-    of the result's norm for 16 to 512 channels (2e-7 to 6e-7 for plain sums), so that the last two or three digits may
-    change with the shape of a layer. "direct" always gives the plain sums.
+    "auto" may compute a convolution of 3 x 3 or more taps by Winograd's algorithm, whose float32 error is 3e-7 to
+    2.5e-6 of the result's norm for 16 to 512 channels (2e-7 to 6e-7 for plain sums), so that the last two or three
+    digits may change with the shape of a layer. "direct" always gives the plain sums.
 
     Parameters
     ----------

@@ -176,7 +176,6 @@ import numpy as np
 from fastcnn_kernels import table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
-from fastcnn_kernels.gemm import cases as gemm_cases
 
 libc = ctypes.CDLL(None, use_errno=True)
 alive = []
@@ -196,6 +195,7 @@ layers = [
     conv2d_cases.layer("groups", "edge", 1, 6, 10, 34, 3, padding=1, groups=2),
     conv2d_cases.layer("depthwise", "edge", 2, 7, 7, 7, 3, padding=1, groups=7),
     conv2d_cases.layer("strided", "edge", 2, 3, 11, 17, 3, stride=2, padding=1),
+    conv2d_cases.Layer("wide", "edge", 2, 3, 9, 70, 17, 3, 3, (2, 2)),
 ]
 cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
 for kernel in (row for row in table.KERNELS if row.backend == {backend!r}):

@@ -31,7 +31,8 @@ Results differ from plain sums in the last digits, so that a choice between algo
 `fastcnn.use_algorithm` say how much. Where a result is not finite or very large, the call is computed again by plain
 sums: one NaN would fill its tile.
 
-Packed order, tiles in panels of NR, rows in panels of mr, e running over the E products:
+Packed order, tiles in panels of NR, rows in panels of mr, e running over the products (with stride 2, 25 forward and 81
+in the input gradient, whose patches are 25 for all of them):
 
     U [group][row panel][e][plane][channel][mr]    V [tile panel][e][plane][channel][NR]
     products [e][row panel][mr][NR]

@@ -8,6 +8,7 @@ measured calls). With E = (m + 2)^2 products a tile, of ``lanes`` tiles in all, 
 
 D is C times the parts of 3 x 3 in a filter; "rows" are those of all panels of M, empty ones too. The weight gradient
 has C and tiles the other way round, and its products of all M D filters pass through memory if L3 does not hold them.
+Stride 2 has the same terms with 81 products (`strided`).
 Nothing else enters, not the number of threads either, so that a layer is computed in the same way on every machine.
 """
 
@@ -99,25 +100,24 @@ def costs(
 def strided(
     direction: str,
     groups: int,
-    N: int,
+    pixels: int,
+    tiles: int,
     M: int,
     C: int,
-    plane: tuple[int, int],
     itemsize: int,
     packed: bool = False,
 ) -> dict[int, int]:
     """Cost by tile size of a layer with stride 2 in the direction "down", or of its gradients "up" and "weights".
 
-    ``plane`` is P x Q, the smaller one. Its tiles have 81 matrices of filters, 81 on the side of the larger plane and
-    25 on that of the smaller one.
+    ``pixels`` are those of the smaller plane, in all images. Its tiles have 81 matrices of filters, 81 on the side of
+    the larger plane and 25 on that of the smaller one. (Filters that leave L2 have no price: the other terms grow.)
     """
-    weights, lanes_of_vector, (P, Q) = direction == "weights", VECTOR_BYTES // itemsize, plane
+    weights, lanes_of_vector, rows = direction == "weights", VECTOR_BYTES // itemsize, packed_rows(M, ROWS)
     plain_start, packing = (_WEIGHTS if weights else _PRODUCT).plain
     start, transform, filters = _STRIDED_WEIGHTS if weights else _STRIDED
-    rows, tiles = packed_rows(M, ROWS), N * -(-P // 4) * -(-Q // 4)
     if packed:
         packing = filters = 0
-    plain = plain_start + groups * 9 * C * (N * P * Q * (rows + 1) + packing * M)
+    plain = plain_start + groups * 9 * C * (pixels * (rows + 1) + packing * M)
     if weights:
         channels = _up(C, lanes_of_vector)
     else:

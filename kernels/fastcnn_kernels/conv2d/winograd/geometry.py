@@ -1,5 +1,6 @@
 """Sizes and steps of Winograd's convolution, from shapes alone, shared by the twins."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +117,11 @@ def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, lanes)
     return _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
 
 
+def _before(pad):
+    """Rows of the first tiles UP that lie before the result: they begin with an odd row of the padded image."""
+    return (pad - 1) % 2
+
+
 @planned
 def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
     """Plan of ``conv2d_grad_input``: the forward product over dy, taps reversed and channels exchanged."""
@@ -124,13 +130,13 @@ def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
     steps = (taps, C * taps, Kg * C * taps)
     if stride == (1, 1):
         top_left, before = (pads[0] - R + 1, pads[1] - S + 1), (0, 0)
-    else:  # the first pixel of a patch is met by the one tap of an odd row of the padded image: the one at or before 0
-        m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), tuple((pad - 1) % 2 for pad in pads)
+    else:
+        m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), tuple(map(_before, pads))
     return _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):
-    """Say why the layer is not one of 3 x 3 to 7 x 7 taps and stride 1, or ""."""
+    """Say why tiles of stride 1 cannot compute the layer, or ""."""
     R, S = (out if weight is None else weight).shape[2:]
     if not (3 <= min(R, S) and max(R, S) <= LARGEST) or stride != (1, 1):
         return f"takes 3 x 3 to 7 x 7 taps and stride 1, not {R} x {S} and {stride}"
@@ -141,13 +147,15 @@ def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, *
     return refuses(out=out, stride=stride, dilation=dilation, x=x, weight=weight, dy=dy)
 
 
-def cannot4(**call):
-    """Say why the layer is none that `cannot` lets pass, nor one of 3 x 3 taps with stride 2, or ""."""
-    weight = call.get("weight", call["out"])
-    if weight.shape[2:] == (3, 3) and call["stride"] == (2, 2) and call["dilation"] == (1, 1):
+def cannot4(*, out, stride, dilation, weight=None, **call):
+    """As `cannot`; layers of 3 x 3 taps, stride 2 and dilation 1 pass as well."""
+    if stride == (1, 1):
+        return cannot(out=out, stride=stride, dilation=dilation, weight=weight, **call)
+    R, S = (out if weight is None else weight).shape[2:]
+    if ((R, S), stride, dilation) == ((3, 3), (2, 2), (1, 1)):
         return ""
-    reason = cannot(**call)
-    return f"{reason}; or 3 x 3 and (2, 2), of dilation 1" if "stride" in reason else reason
+    layer = f"not {R} x {S}, {stride} and {dilation}"
+    return f"takes 3 x 3 to 7 x 7 taps and stride 1, or 3 x 3 taps, stride (2, 2) and dilation 1, {layer}"
 
 
 def refuses4(**call):
@@ -167,15 +175,19 @@ def _slower(m, **call):
     return _dearer(m, masked, **call)
 
 
-def _dearer(m, masked, *, out, stride, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_):
+def _dearer(
+    m, masked, *, out, stride, padding, dilation, x=None, weight=None, dy=None, groups, max_pool=1, packed=None, **_
+):  # fmt: skip
     K, C, *taps = (out if weight is None else weight).shape
-    strided = stride != (1, 1)
+    strided, direction = stride != (1, 1), "weights" if weight is None else "up" if x is None else "down"
     N, _, *result = dy.shape if weight is None or (strided and x is None) else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
     if strided:
-        direction = "weights" if weight is None else "up" if x is None else "down"
-        return cost.declines(
-            m, cost.strided(direction, groups, N, M, C, tuple(result), out.itemsize, packed is not None)
-        )
+        tiles = [-(-size // TILES[DOWN].side) for size in result]
+        if direction == "up":  # those that begin before the result, too
+            before = [_before(pad) for pad in padding[::2]]
+            tiles = [-(-(size + skip) // TILES[UP].side) for size, skip in zip(out.shape[2:], before, strict=True)]
+        call = (groups, N * math.prod(result), N * math.prod(tiles), M, C, out.itemsize, packed is not None)
+        return cost.declines(m, cost.strided(direction, *call))
     layer = (weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize)
     return cost.declines(m, cost.costs(*layer, packed is not None, dilation, masked))

@@ -37,7 +37,7 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
-LINES = 9 * (8 + 2) + 2 * 9  # rows of a panel's patches, each with two pixels more, and their tails; units of NR
+LINES = 9 * (8 + 2) + 2 * 9  # in units of NR: a panel's patches, two pixels more a row, and tails; or results
 
 
 def whole_lines(n):

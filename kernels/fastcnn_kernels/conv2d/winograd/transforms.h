@@ -16,7 +16,7 @@ enum { UP = 5, DOWN = 9 };
 #define SIDE(m) ((m) == DOWN ? 4 : (m) == UP ? 8 : (m))
 #define SUMS(m) ((m) == DOWN ? 5 : (m) == UP ? 9 : (m) + 2)
 
-/* Kinds of transform: from n values to n. */
+/* Kinds of transform, and from how many values to how many they go. */
 enum {
     IMAGE, /* PATCH -> PATCH, of a patch of the image */
     FILTER, /* 3 -> m + 2 or 9, of the weights */

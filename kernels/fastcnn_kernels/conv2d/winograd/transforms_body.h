@@ -217,19 +217,18 @@ INLINE void NAME(interleave)(const int n, const NAME(vec) *x, NAME(vec) *v) {
  * with none, which the next row of patches will overwrite, go to tails[(2 e + 0 or 1) * NR]. */
 INLINE void NAME(image_rows_of)(const int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
                                 ptrdiff_t n, REAL *rows, ptrdiff_t pitch, REAL *tails) {
-    const int patch = PATCH(m), shared = PATCH(m) - STEP(m), inside = top >= 0 && top + patch <= H;
+    const int patch = PATCH(m), shared = PATCH(m) - STEP(m);
     for (ptrdiff_t j = 0; j < n; j += VL) {
         const ptrdiff_t column = left + j;
         const uint16_t mask = BETWEEN(-column, W - column);
-        const REAL *const first = plane + top * W + column;
         NAME(vec) x[9], y[9];
-        if (inside && mask == FIRST(VL))
-            UNROLL for (int i = 0; i < patch; i++) x[i] = NAME(load)(first + i * W);
-        else
-            UNROLL for (int i = 0; i < patch; i++) {
-                x[i] = (NAME(vec)){0};
-                if (top + i >= 0 && top + i < H) x[i] = NAME(load_masked)(mask, first + i * W);
-            }
+        UNROLL for (int i = 0; i < patch; i++) {
+            const ptrdiff_t h = top + i;
+            x[i] = (NAME(vec)){0};
+            if (h >= 0 && h < H)
+                x[i] = mask == FIRST(VL) ? NAME(load)(plane + h * W + column)
+                                         : NAME(load_masked)(mask, plane + h * W + column);
+        }
         NAME(transform)(IMAGE, m, x, 1, y, 1);
         UNROLL for (int i = 0; i < patch; i++) NAME(store)(rows + i * pitch + j, y[i]);
     }

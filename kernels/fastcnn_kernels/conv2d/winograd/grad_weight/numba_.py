@@ -18,7 +18,7 @@ from fastcnn_kernels.gemm.numba_micro import micro
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
-SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors
+SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors, 9 x 129 with stride 2
 
 
 @compiled
