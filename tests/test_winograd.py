@@ -1,5 +1,7 @@
 """Winograd's algorithm against the float64 oracle: accuracy gates, edges of tiles, bad values."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -42,67 +44,34 @@ def layer_of(N, C, H, K, groups=1, W=None, padding=1):
     return conv2d_cases.Layer("edge", "edge", N, C, H, W or H, K, 3, 3, (1, 1), padding, (1, 1), groups)
 
 
+def small_layers(rng, heights, widths, paddings, stride):
+    """Layers of all these sizes, drawn one by one; some have no output."""
+    for H, W, padding in itertools.product(heights, widths, paddings):
+        groups = int(rng.integers(1, 3))
+        C, K = (groups * int(size) for size in rng.choice([1, 2, 5, 14, 17, 33], 2))
+        yield layer_of(int(rng.integers(1, 4)), C, H, K, groups, W, padding)._replace(stride=stride)
+
+
+def assert_inside_the_gate(kernel, dtype, rng, layers, at_least):
+    """Every layer that has an output, on 1 to 3 threads in turn; and that these are not few."""
+    gate = GATES[kernel.algorithm] * (1 if dtype == "float32" else 2.0**-29)
+    count = 0
+    for layer in layers:
+        if min(layer.output) < 1:
+            continue
+        arguments = case_of(kernel, layer, dtype, rng)
+        assert relative_error(kernel, arguments, 1 + count % 3) < gate, describe(arguments)
+        count += 1
+    assert count > at_least
+
+
 @pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_tile_remainder_and_padding_is_inside_the_gate(kernel, dtype):
     rng = np.random.default_rng(20)
-    scale = 1 if dtype == "float32" else 2.0**-29
-    count = 0
-    for H in (1, 2, 3, 4, 5, 7, 8, 14):
-        for W in (1, 2, 5, 6, 9, 33, 70):
-            for padding in ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 3), (0, 3, 2, 2)):
-                groups = int(rng.integers(1, 3))
-                C, K = (groups * int(size) for size in rng.choice([1, 2, 5, 14, 17, 33], 2))
-                layer = layer_of(int(rng.integers(1, 4)), C, H, K, groups, W, padding)
-                if min(layer.output) < 1:
-                    continue
-                arguments = case_of(kernel, layer, dtype, rng)
-                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
-                    arguments
-                )
-                count += 1
-    assert count > 150
-
-
-@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_larger_filters_are_inside_the_gate(kernel, dtype):
-    """Cut into parts of 3 x 3, whole or filled up by zeros; channels that fill a vector or do not."""
-    rng = np.random.default_rng(25)
-    scale = 1 if dtype == "float32" else 2.0**-29
-    for R in range(3, 8):
-        for S in range(3, 8):
-            padding = tuple(int(pad) for pad in rng.integers(0, 5, 4))
-            groups, N = (int(size) for size in rng.integers(1, 3, 2))
-            C, K = (groups * int(size) for size in rng.choice([1, 5, 16, 17, 33], 2))
-            layer = layer_of(N, C, int(rng.integers(7, 20)), K, groups, int(rng.integers(7, 40)), padding)
-            arguments = case_of(kernel, layer._replace(R=R, S=S), dtype, rng)
-            assert relative_error(kernel, arguments, 1 + S % 3) < GATES[kernel.algorithm] * scale, describe(arguments)
-
-
-@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dilated_layers_are_inside_the_gate(kernel, dtype):
-    """Remainders with more rows than others, with none, and padding that some of them do not reach."""
-    rng = np.random.default_rng(26)
-    scale = 1 if dtype == "float32" else 2.0**-29
-    count = 0
-    for dilation in ((1, 2), (2, 1), (2, 2), (3, 2), (5, 4)):
-        for H, W in ((11, 40), (9, 9), (16, 7), (14, 14)):
-            for top, bottom, left, right in ((0, 0, 0, 0), (2, 2, 2, 2), (5, 0, 1, 7), (11, 3, 9, 4)):
-                R, S = (int(size) for size in rng.integers(3, 6, 2))
-                groups = int(rng.integers(1, 3))
-                C, K = (groups * int(size) for size in rng.choice([1, 5, 17], 2))
-                layer = layer_of(2, C, H, K, groups, W, (top, bottom, left, right))
-                layer = layer._replace(R=R, S=S, dilation=dilation)
-                if min(layer.output) < 1:
-                    continue
-                arguments = case_of(kernel, layer, dtype, rng)
-                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
-                    arguments
-                )
-                count += 1
-    assert count > 50
+    paddings = ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 3), (0, 3, 2, 2))
+    layers = small_layers(rng, (1, 2, 3, 4, 5, 7, 8, 14), (1, 2, 5, 6, 9, 33, 70), paddings, (1, 1))
+    assert_inside_the_gate(kernel, dtype, rng, layers, at_least=150)
 
 
 @pytest.mark.parametrize("kernel", WINOGRAD4, ids=row_id)
@@ -110,22 +79,44 @@ def test_dilated_layers_are_inside_the_gate(kernel, dtype):
 def test_layers_of_stride_2_are_inside_the_gate(kernel, dtype):
     """Planes of even and of odd pixels of all sizes, patches that begin on either, tiles before the result's first."""
     rng = np.random.default_rng(27)
-    scale = 1 if dtype == "float32" else 2.0**-29
-    count = 0
-    for H in (1, 2, 3, 7, 8, 9, 16, 23):
-        for W in (1, 2, 5, 8, 17, 33, 70, 141):
-            for padding in ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 2), (0, 3, 2, 1)):
-                groups = int(rng.integers(1, 3))
-                C, K = (groups * int(size) for size in rng.choice([1, 2, 5, 14, 17, 33], 2))
-                layer = layer_of(int(rng.integers(1, 4)), C, H, K, groups, W, padding)._replace(stride=(2, 2))
-                if min(layer.output) < 1:
-                    continue
-                arguments = case_of(kernel, layer, dtype, rng)
-                assert relative_error(kernel, arguments, 1 + count % 3) < GATES[kernel.algorithm] * scale, describe(
-                    arguments
-                )
-                count += 1
-    assert count > 180
+    paddings = ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 2), (0, 3, 2, 1))
+    layers = small_layers(rng, (1, 2, 3, 7, 8, 9, 16, 23), (1, 2, 5, 8, 17, 33, 70, 141), paddings, (2, 2))
+    assert_inside_the_gate(kernel, dtype, rng, layers, at_least=180)
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_larger_filters_are_inside_the_gate(kernel, dtype):
+    """Cut into parts of 3 x 3, whole or filled up by zeros; channels that fill a vector or do not."""
+    rng = np.random.default_rng(25)
+
+    def layers():
+        for R, S in itertools.product(range(3, 8), repeat=2):
+            padding = tuple(int(pad) for pad in rng.integers(0, 5, 4))
+            groups, N = (int(size) for size in rng.integers(1, 3, 2))
+            C, K = (groups * int(size) for size in rng.choice([1, 5, 16, 17, 33], 2))
+            layer = layer_of(N, C, int(rng.integers(7, 20)), K, groups, int(rng.integers(7, 40)), padding)
+            yield layer._replace(R=R, S=S)
+
+    assert_inside_the_gate(kernel, dtype, rng, layers(), at_least=24)
+
+
+@pytest.mark.parametrize("kernel", WINOGRAD, ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dilated_layers_are_inside_the_gate(kernel, dtype):
+    """Remainders with more rows than others, with none, and padding that some of them do not reach."""
+    rng = np.random.default_rng(26)
+    dilations = ((1, 2), (2, 1), (2, 2), (3, 2), (5, 4))
+    paddings = ((0, 0, 0, 0), (2, 2, 2, 2), (5, 0, 1, 7), (11, 3, 9, 4))
+
+    def layers():
+        for dilation, (H, W), padding in itertools.product(dilations, ((11, 40), (9, 9), (16, 7), (14, 14)), paddings):
+            R, S = (int(size) for size in rng.integers(3, 6, 2))
+            groups = int(rng.integers(1, 3))
+            C, K = (groups * int(size) for size in rng.choice([1, 5, 17], 2))
+            yield layer_of(2, C, H, K, groups, W, padding)._replace(R=R, S=S, dilation=dilation)
+
+    assert_inside_the_gate(kernel, dtype, rng, layers(), at_least=50)
 
 
 @pytest.mark.parametrize("kernel", WINOGRAD4, ids=row_id)

@@ -85,16 +85,26 @@ def parts(R, S):
     return -(-R // 3), -(-S // 3)
 
 
+def _tiles(m, result, before=(0, 0)):
+    """Tiles per column and row of a result, the first of which begin so many pixels before it."""
+    return [-(-(size + skip) // TILES[m].side) for size, skip in zip(result, before, strict=True)]
+
+
+def _before(pads):
+    """Pixels of the first tiles UP that lie before the result: they begin with an odd row of the padded image."""
+    return tuple((pad - 1) % 2 for pad in pads)
+
+
 def _plan(
     m, N, groups, M, channels, place, source, result, top_left, taps, weight_steps, reversed_taps, pool=1, before=(0, 0)
 ):  # fmt: skip
-    (down, across), tile = parts(*taps), TILES[m]
+    down, across = parts(*taps)
     table = np.zeros((5, 6), np.intp)
     table[0] = N, *result, groups, M, down * across * place
-    table[1] = *source, *top_left, *(-(-(size + skip) // tile.side) for size, skip in zip(result, before, strict=True))
+    table[1] = *source, *top_left, *_tiles(m, result, before)
     table[2, :5] = *weight_steps, reversed_taps, pool
     table[3, :5] = *taps, across, channels, place
-    table[4] = *tile, *before
+    table[4] = *TILES[m], *before
     return Plan(table, m)
 
 
@@ -117,11 +127,6 @@ def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, lanes)
     return _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
 
 
-def _before(pad):
-    """Rows of the first tiles UP that lie before the result: they begin with an odd row of the padded image."""
-    return (pad - 1) % 2
-
-
 @planned
 def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
     """Plan of ``conv2d_grad_input``: the forward product over dy, taps reversed and channels exchanged."""
@@ -131,7 +136,7 @@ def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
     if stride == (1, 1):
         top_left, before = (pads[0] - R + 1, pads[1] - S + 1), (0, 0)
     else:
-        m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), tuple(map(_before, pads))
+        m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), _before(pads)
     return _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
 
 
@@ -183,10 +188,7 @@ def _dearer(
     N, _, *result = dy.shape if weight is None or (strided and x is None) else before_pooling(out.shape, max_pool)
     M, C = (C, K // groups) if x is None else (K // groups, C)
     if strided:
-        tiles = [-(-size // TILES[DOWN].side) for size in result]
-        if direction == "up":  # those that begin before the result, too
-            before = [_before(pad) for pad in padding[::2]]
-            tiles = [-(-(size + skip) // TILES[UP].side) for size, skip in zip(out.shape[2:], before, strict=True)]
+        tiles = _tiles(UP, out.shape[2:], _before(padding[::2])) if direction == "up" else _tiles(DOWN, result)
         call = (groups, N * math.prod(result), N * math.prod(tiles), M, C, out.itemsize, packed is not None)
         return cost.declines(m, cost.strided(direction, *call))
     layer = (weight is None, groups, N, M, C, tuple(taps), tuple(result), out.itemsize)

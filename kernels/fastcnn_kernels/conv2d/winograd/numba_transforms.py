@@ -1,4 +1,4 @@
-"""The transforms of transforms.h for Numba, as LLVM vector instructions; the same functions, described there."""
+"""The transforms of transforms.h for Numba, along both axes of patches, from and to memory; described there."""
 
 from functools import partial
 
@@ -7,7 +7,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn_kernels.conv2d.winograd.geometry import DOWN, TILES, UP
+from fastcnn_kernels.conv2d.winograd.geometry import DOWN, TILES
+from fastcnn_kernels.conv2d.winograd.numba_points import FILTER, GRADIENT, IMAGE, RESULT, WEIGHT, Arithmetic, transform
 from fastcnn_kernels.gemm.numba_llvm import (
     broadcast_load,
     emit_call,
@@ -15,136 +16,14 @@ from fastcnn_kernels.gemm.numba_llvm import (
     first_lanes,
     load,
     load_masked,
-    multiply_add,
     shuffle,
     store,
     store_masked,
     vector_type_of,
 )
 
-#: Kinds of transform, and the points of m = 4 and of stride 2, as in transforms.h.
-IMAGE, FILTER, RESULT, GRADIENT, WEIGHT = range(5)
-PA, PB = 0.625, 1.5
-PA2, PB2 = PA * PA, PB * PB
-N0, NA, NB = 1 / (PA2 * PB2), 1 / (2 * PA2 * (PA2 - PB2)), 1 / (2 * PB2 * (PB2 - PA2))
-PC, PD = 0.5, 1.5
-PC2, PD2 = PC * PC, PD * PD
-NC, ND = 1 / (2 * PC * (PC2 - PD2)), 1 / (2 * PD * (PD2 - PC2))
 #: By item size: times this, a value of 2^101 (2^824) is infinite.
 MUCH = {4: 2.0**27, 8: 2.0**200}
-
-
-class _Arithmetic:
-    """Vector operations with constants."""
-
-    def __init__(self, builder, vector_type):
-        self.builder, self.type = builder, vector_type
-        self.add, self.sub = builder.fadd, builder.fsub
-
-    def scale(self, factor, x):
-        """Return factor * x."""
-        return self.builder.fmul(self.constant(factor), x)
-
-    def plus(self, total, factor, x):
-        """Return total + factor * x."""
-        return multiply_add(self.builder, self.constant(factor), x, total)
-
-    def constant(self, value):
-        """Return a vector of one value."""
-        return ir.Constant(self.type, [ir.Constant(self.type.element, value)] * self.type.count)
-
-
-def _four_points(v, x):
-    """Four points of a plane of stride 2 in an image, from 4 pixels."""
-    even_c, odd_c = v.plus(x[3], -PD2, x[1]), v.plus(x[2], -PD2, x[0])
-    even_d, odd_d = v.plus(x[3], -PC2, x[1]), v.plus(x[2], -PC2, x[0])
-    return [
-        v.plus(even_c, PC, odd_c), v.plus(even_c, -PC, odd_c), v.plus(even_d, PD, odd_d), v.plus(even_d, -PD, odd_d)
-    ]  # fmt: skip
-
-
-def _four_pixels(v, x):
-    """The way back, in the results."""
-    even_c, odd_c, even_d, odd_d = v.add(x[0], x[1]), v.sub(x[0], x[1]), v.add(x[2], x[3]), v.sub(x[2], x[3])
-    return [
-        v.add(even_c, even_d),
-        v.plus(v.scale(PC, odd_c), PD, odd_d),
-        v.plus(v.scale(PC2, even_c), PD2, even_d),
-        v.plus(v.scale(PC * PC2, odd_c), PD * PD2, odd_d),
-    ]
-
-
-def _strided(v, kind, m, x):
-    """`_transform` for tiles of stride 2."""
-    if kind == IMAGE:
-        even, odd = (x[::2], x[1::2]) if m == DOWN else (x, [])
-        infinite = v.plus(v.plus(even[4], -(PC2 + PD2), even[2]), PC2 * PD2, even[0])
-        return [*_four_points(v, even), infinite, *(_four_points(v, odd) if odd else [])]
-    if kind == FILTER:
-        even = [
-            v.scale(factor, value)
-            for factor, point in ((NC, PC), (ND, PD))
-            for value in (v.plus(x[0], point, x[2]), v.sub(v.scale(point, x[2]), x[0]))
-        ]
-        return [*even, x[2], *(v.scale(factor, x[1]) for factor in (NC, -NC, ND, -ND))]
-    if kind == GRADIENT:
-        even_c, odd_c = v.plus(x[0], PC2, x[2]), v.scale(PC, v.plus(x[1], PC2, x[3]))
-        even_d, odd_d = v.plus(x[0], PD2, x[2]), v.scale(PD, v.plus(x[1], PD2, x[3]))
-        return [
-            v.scale(NC, v.add(odd_c, even_c)), v.scale(NC, v.sub(odd_c, even_c)), v.scale(ND, v.add(odd_d, even_d)),
-            v.scale(ND, v.sub(odd_d, even_d)), x[3],
-        ]  # fmt: skip
-    if kind == WEIGHT:
-        first, middle = (v.add(v.add(x[i], x[i + 1]), v.add(x[i + 2], x[i + 3])) for i in (0, 5))
-        return [first, middle, v.add(v.plus(v.scale(PC, v.sub(x[0], x[1])), PD, v.sub(x[2], x[3])), x[4])]
-    even = _four_pixels(v, x)
-    even[3] = v.add(even[3], x[4])
-    if m == DOWN:
-        return even
-    # the first pixel of a patch of dy is met by the one tap, then by the two
-    return [y for pair in zip(_four_pixels(v, x[5:]), even, strict=True) for y in pair]
-
-
-def _transform(v, kind, m, x):
-    """One-dimensional transform of a list of vectors; `v` is an `_Arithmetic`."""
-    if m in (DOWN, UP):
-        return _strided(v, kind, m, x)
-    if m == 4 and kind == IMAGE:
-        even_a, odd_a = v.plus(x[4], -PB2, x[2]), v.plus(x[3], -PB2, x[1])
-        even_b, odd_b = v.plus(x[4], -PA2, x[2]), v.plus(x[3], -PA2, x[1])
-        first, last = (v.plus(v.plus(x[4 + i], -(PA2 + PB2), x[2 + i]), PA2 * PB2, x[i]) for i in (0, 1))
-        return [
-            first, v.plus(even_a, PA, odd_a), v.plus(even_a, -PA, odd_a), v.plus(even_b, PB, odd_b),
-            v.plus(even_b, -PB, odd_b), last,
-        ]  # fmt: skip
-    if m == 4 and kind in (FILTER, GRADIENT):
-        even_a, odd_a = v.plus(x[0], PA2, x[2]), v.scale(PA, x[1])
-        even_b, odd_b = v.plus(x[0], PB2, x[2]), v.scale(PB, x[1])
-        if kind == GRADIENT:
-            odd_a, odd_b = v.plus(odd_a, PA * PA2, x[3]), v.plus(odd_b, PB * PB2, x[3])
-        return [
-            v.scale(N0, x[0]), v.scale(NA, v.add(even_a, odd_a)), v.scale(NA, v.sub(even_a, odd_a)),
-            v.scale(NB, v.add(even_b, odd_b)), v.scale(NB, v.sub(even_b, odd_b)), x[-1],
-        ]  # fmt: skip
-    if m == 4:
-        even_a, odd_a, even_b, odd_b = v.add(x[1], x[2]), v.sub(x[1], x[2]), v.add(x[3], x[4]), v.sub(x[3], x[4])
-        y = [
-            v.add(v.add(x[0], even_a), even_b),
-            v.plus(v.scale(PA, odd_a), PB, odd_b),
-            v.plus(v.scale(PA2, even_a), PB2, even_b),
-        ]
-        if kind == WEIGHT:
-            return [*y[:2], v.add(y[2], x[5])]
-        return [*y, v.plus(v.plus(x[5], PA * PA2, odd_a), PB * PB2, odd_b)]
-    if kind == IMAGE:
-        return [v.sub(x[2], x[0]), v.add(x[2], x[1]), v.sub(x[2], x[1]), v.sub(x[3], x[1])]
-    if kind in (FILTER, GRADIENT):
-        even = v.add(x[0], x[2]) if kind == FILTER else x[0]
-        return [v.scale(-1.0, x[0]), v.scale(0.5, v.add(even, x[1])), v.scale(0.5, v.sub(even, x[1])), x[-1]]
-    y = [v.add(v.add(x[0], x[1]), x[2]), v.sub(x[1], x[2])]
-    if kind == WEIGHT:
-        return [*y, v.add(v.add(x[1], x[2]), x[3])]
-    return [y[0], v.add(y[1], x[3])]
 
 
 def _columns(rows):
@@ -166,7 +45,7 @@ def _emit_patches(
     place,
 ):  # fmt: skip
     """`patches` of one kind and size, or `filters`; ``place(e)`` is where result e of the first one goes."""
-    intp, v = count.type, _Arithmetic(builder, vector_type)
+    intp, v = count.type, Arithmetic(builder, vector_type)
     size = {FILTER: 3, GRADIENT: TILES[m].side}.get(kind, TILES[m].patch)
     mask = _lanes_below(builder, lanes, vector_type)
     with cgutils.for_range(builder, count) as loop:
@@ -178,9 +57,9 @@ def _emit_patches(
                 for i in range(size)
             ]
             column = [load_masked(builder, source, vector_type, offset, mask) for offset in offsets]
-            half.append(_transform(v, kind, m, column))
+            half.append(transform(v, kind, m, column))
         for i, row in enumerate(_columns(half)):
-            results = _transform(v, kind, m, row)
+            results = transform(v, kind, m, row)
             for j, value in enumerate(results):
                 offset = builder.add(moved, place(i * len(results) + j))
                 store_masked(builder, value, target, offset, mask)
@@ -317,7 +196,7 @@ def _next(j):
 
 def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, pitch, tails):
     """`image_rows` of one size."""
-    intp, VL, v = H.type, vector_type.count, _Arithmetic(builder, vector_type)
+    intp, VL, v = H.type, vector_type.count, Arithmetic(builder, vector_type)
     none, tile = ir.Constant(ir.VectorType(ir.IntType(1), VL), None), TILES[m]
     shared = tile.patch - tile.step
     with cgutils.for_range(builder, builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL))) as loop:
@@ -333,7 +212,7 @@ def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, p
             there = builder.and_(builder.icmp_signed(">=", h, intp(0)), builder.icmp_signed("<", h, H))
             mask = builder.select(there, inside, none)
             x.append(load_masked(builder, plane, vector_type, builder.add(builder.mul(h, W), column), mask))
-        for i, value in enumerate(_transform(v, IMAGE, m, x)):
+        for i, value in enumerate(transform(v, IMAGE, m, x)):
             store(builder, value, rows, builder.add(builder.mul(pitch, intp(i)), j))
     for i in range(tile.patch):
         for j in range(shared):
@@ -370,7 +249,7 @@ def _interleave(builder, v):
 
 def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles, target, places):
     """`rows_to_lanes` of one size."""
-    intp, VL, v, (patch, step, *_) = tiles.type, vector_type.count, _Arithmetic(builder, vector_type), TILES[m]
+    intp, VL, v, (patch, step, *_) = tiles.type, vector_type.count, Arithmetic(builder, vector_type), TILES[m]
     lanes = ir.VectorType(ir.IntType(1), VL)
     with cgutils.for_range(builder, builder.sdiv(builder.add(tiles, intp(VL - 1)), intp(VL))) as loop:
         t = builder.mul(loop.index, intp(VL))
@@ -387,7 +266,7 @@ def _emit_rows_to_lanes(builder, vector_type, m, rows, pitch, tails, ends, tiles
                 following = _shuffle(builder, x[j], row(step * VL + j), _next)
                 tail = builder.add(t, intp((2 * i + j) * 2 * VL))
                 x.append(load_masked(builder, tails, vector_type, tail, last, following))
-            for j, value in enumerate(_transform(v, IMAGE, m, x)):
+            for j, value in enumerate(transform(v, IMAGE, m, x)):
                 offset = builder.add(_place(builder, places, i * patch + j), t)
                 store_masked(builder, value, target, offset, mask)
 
@@ -403,7 +282,7 @@ def _much(vector_type):
 
 def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_bias, rows, pitch, check):
     """`lanes_to_rows` of one size."""
-    intp, VL, v = tiles.type, vector_type.count, _Arithmetic(builder, vector_type)
+    intp, VL, v = tiles.type, vector_type.count, Arithmetic(builder, vector_type)
     side, sums_of, zero = TILES[m].side, TILES[m].sums, ir.Constant(vector_type, None)
     first = builder.select(has_bias, broadcast_load(builder, bias, intp(0), vector_type), zero)
     large = cgutils.alloca_once_value(builder, load(builder, check, vector_type, intp(0)))
@@ -415,10 +294,10 @@ def _emit_lanes_to_rows(builder, vector_type, m, sums, e_step, tiles, bias, has_
         for j in range(sums_of):
             offsets = [builder.add(builder.mul(e_step, intp(i * sums_of + j)), t) for i in range(sums_of)]
             column = [load_masked(builder, sums, vector_type, offset, mask) for offset in offsets]
-            half.append(_transform(v, RESULT, m, column))
+            half.append(transform(v, RESULT, m, column))
         total = builder.load(large)
         for i, row in enumerate(_columns(half)):
-            y = _transform(v, RESULT, m, row)
+            y = transform(v, RESULT, m, row)
             for value in y:
                 total = _watch(v, total, value, _much(vector_type))
             y = _interleave(builder, [builder.fadd(value, first) for value in y])
@@ -527,7 +406,7 @@ def _watch_code(typing_context, values, n, check):
     def generate(context, builder, signature, arguments):
         values, n, check = arguments
         vector_type = vector_type_of(context, signature.args[0])
-        v = _Arithmetic(builder, vector_type)
+        v = Arithmetic(builder, vector_type)
         with cgutils.for_range(builder, n) as loop:
             value = load(builder, values, vector_type, builder.mul(loop.index, n.type(vector_type.count)))
             total = _watch(v, load(builder, check, vector_type, n.type(0)), value, _much(vector_type))

@@ -9,7 +9,8 @@ from fastcnn_kernels.conv2d.channels_last import numba_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
-from fastcnn_kernels.conv2d.winograd.numba_transforms import GRADIENT, IMAGE, patches, taps, watch
+from fastcnn_kernels.conv2d.winograd.numba_points import GRADIENT, IMAGE
+from fastcnn_kernels.conv2d.winograd.numba_transforms import patches, taps, watch
 from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
