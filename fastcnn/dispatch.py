@@ -18,7 +18,7 @@ import numpy as np
 from fastcnn import picks, threads
 from fastcnn.checks import message
 from fastcnn.setting import Setting
-from fastcnn_kernels import table
+from fastcnn_kernels import recall, table
 
 #: One kernel call: op, floating-point operations, keywords except num_threads, and what stands for their shapes and
 #: options where that is known.
@@ -63,6 +63,8 @@ def settings(backend: str | None = None) -> tuple[Any, ...]:
     """Return all but the call that decides what runs: backend, algorithm, threads, and a count of changes."""
     return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation
 
+
+recall.settle((BACKEND.in_context, ALGORITHM.in_context), settings)
 
 @contextmanager
 def observing(observe: Callable[[Step], None]) -> Iterator[None]:
@@ -167,6 +169,7 @@ def forget() -> None:
     _generation += 1
     _kernels.clear()
     _rows.cache_clear()
+    recall.unsettle()
 
 
 def select(

@@ -17,11 +17,11 @@ Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 def _perform(build: Any, arguments: tuple[Any, ...], backend: str | None, out: np.ndarray | None = None) -> Any:
     """Run the steps that `build` makes of a call, unless they are known already; return the op's result."""
-    settings = dispatch.settings(backend)
     if not dispatch.observers:
-        result = again(build, arguments, settings)
+        result = again(build, arguments, backend)
         if result is not UNKNOWN:
             return result
+    settings = dispatch.settings(backend)
     steps, result = build(*arguments)
     choice, algorithm, *_ = settings
     chosen = dispatch.run(steps, choice, algorithm)
@@ -87,8 +87,8 @@ def conv2d(
     RuntimeError
         If the backend asked for is not available or has no kernel for this call.
     """
-    options = (stride, padding, dilation, groups, activation, max_pool)
-    return _perform(calls.conv2d, (x, weight, bias, *options, out), backend, out)
+    arguments = (x, weight, bias, stride, padding, dilation, groups, activation, max_pool, out)
+    return _perform(calls.conv2d, arguments, backend, out)
 
 
 def conv2d_backward(

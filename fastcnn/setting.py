@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fastcnn.checks import message, short
+from fastcnn_kernels.recall import unsettle
 
 
 class Setting:
@@ -27,27 +28,28 @@ class Setting:
         self, name: str, names: Callable[[], Any], unavailable: Callable[[str], str] = lambda name: ""
     ) -> None:
         self.name, self._names, self._unavailable = name, names, unavailable
-        self._in_context: ContextVar[str | None] = ContextVar(f"fastcnn_{name}", default=None)
+        self.in_context: ContextVar[str | None] = ContextVar(f"fastcnn_{name}", default=None)
         self.process_wide: str | None = None
 
     def chosen(self, argument: str | None = None) -> str:
         """Return the name in force, given an op's argument."""
         if argument is not None:
             return self._checked(argument, self.name)
-        return self._in_context.get() or self.process_wide or self._from_environment
+        return self.in_context.get() or self.process_wide or self._from_environment
 
     @contextmanager
     def use(self, value: str) -> Iterator[None]:
         """Put a name in force inside a ``with`` block, in this thread or asyncio task only."""
-        token = self._in_context.set(self._usable(value))
+        token = self.in_context.set(self._usable(value))
         try:
             yield
         finally:
-            self._in_context.reset(token)
+            self.in_context.reset(token)
 
     def set(self, value: str) -> None:
         """Put a name in force in the whole process."""
         self.process_wide = self._usable(value)
+        unsettle()
 
     def _checked(self, value: Any, origin: str) -> str:
         if not isinstance(value, str):

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from fastcnn.checks import integer, message
+from fastcnn_kernels.recall import unsettle
 
 MAX_THREADS = 1024
 #: Calls of less work, in floating-point operations, stay on one thread: 1e6 take about 10 us there, few of them beside
@@ -40,6 +41,7 @@ def set_num_threads(n: int) -> None:
     """
     global _number
     _number = _checked(n, "n")
+    unsettle()
 
 
 def get_num_threads() -> int:
@@ -120,6 +122,7 @@ def _after_fork_in_child() -> None:
     global _busy, _single
     _busy = threading.Lock()  # the parent's may be held by a thread that does not exist here
     _single = _single or _used
+    unsettle()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fastcnn import dispatch, picks, threads
-from fastcnn_kernels import table
+from fastcnn_kernels import recall, table
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,7 @@ def restored(monkeypatch, tmp_path_factory):
     for setting in (dispatch.BACKEND, dispatch.ALGORITHM):
         monkeypatch.setattr(setting, "process_wide", None)
     monkeypatch.setattr(threads, "_number", None)
+    recall.unsettle()
     monkeypatch.setenv("FASTCNN_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(picks, "_picks", None)
     monkeypatch.setattr(picks, "_warned", set())

@@ -51,8 +51,8 @@ def test_masks_need_avx512():
 
 def test_masks_have_to_stay_in_cache():
     side = int((masked.MASKED_TAPS / 9) ** 0.5)
-    assert kernels(1, 1, side, 3, padding=1) == ["masked"] * 3
-    assert kernels(1, 1, side + 1, 3, padding=1) == ["direct"] * 3
+    assert kernels(2, 2, side, 3, padding=1) == ["masked"] * 3
+    assert kernels(2, 2, side + 1, 3, padding=1) == ["direct"] * 3
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def layers(rng):
             for W in (1, 2, 7, 15, 16, 17, 31, 33, 50, 63, 65, 112, 131):
                 H, multiplier = int(rng.integers(1, 20)), int(rng.integers(1, 3))
                 for padding in ((size // 2,) * 4, tuple(int(pad) for pad in rng.integers(0, 7, 4))):
-                    layer = layer_of(int(rng.integers(2, 5)), H, W, size, stride, padding, multiplier, N=2)
+                    layer = layer_of(int(rng.integers(1, 5)), H, W, size, stride, padding, multiplier, N=2)
                     if min(layer.output) >= 1:
                         yield layer
     yield layer_of(2, 70, 9, 3, 1, (1,) * 4)  # fewer planes than tasks: rows are shared out
@@ -58,6 +58,7 @@ def test_takes_what_it_can(monkeypatch):
     assert chosen((1, 4, 9, 9), (4, 1, 3, 3), 4) == [True, True, True]
     assert chosen((1, 4, 9, 9), (4, 1, 5, 5), 4, stride=2) == [True, True, True]
     assert chosen((1, 4, 9, 9), (8, 1, 3, 3), 4) == [True, False, True]  # two filters a channel
+    assert chosen((2, 1, 9, 9), (1, 1, 3, 3), 1) == [True, True, True]
     assert chosen((1, 4, 9, 9), (4, 1, 7, 7), 4) == [False, False, False]
     assert chosen((1, 4, 9, 9), (4, 1, 3, 5), 4) == [False, False, False]
     assert chosen((1, 4, 9, 9), (4, 1, 3, 3), 4, stride=3) == [False, False, False]

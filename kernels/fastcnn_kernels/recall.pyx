@@ -9,6 +9,7 @@ the values of options, and the settings in force. Whatever is not plain has no s
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
@@ -25,6 +26,7 @@ cdef extern from "numpy/arrayobject.h":
     object PyArray_Reshape(ndarray array, object shape)
 
 cdef extern from "Python.h":
+    int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1
     object PyObject_Vectorcall(object function, PyObject** arguments, size_t positional, object names)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
@@ -44,9 +46,63 @@ UNKNOWN = object()
 
 cdef dict recorded = {}
 
+#: Of `settle`: variables that are None unless a context says otherwise, and what finds the settings in force.
+cdef tuple variables = ()
+cdef object find_settings
+#: What it found where no context says otherwise, or None; how often that became void.
+cdef tuple settled
+cdef Py_ssize_t changes = 0
+
+
+def settle(tuple context_variables, find):
+    """Say what the settings depend on besides the process: on these variables of a context.
+
+    Parameters
+    ----------
+    context_variables : tuple of ContextVar
+        Their default is None.
+    find : callable
+        Returns the settings, given the backend argument of an op.
+    """
+    global variables, find_settings
+    variables, find_settings = context_variables, find
+    unsettle()
+
+
+def unsettle():
+    """Have the settings found anew: those of the process have changed."""
+    global settled, changes
+    with cython.critical_section(recorded):
+        settled = None
+        changes += 1
+
+
+cdef tuple settings_of(object backend):
+    """Settings in force for an op called with this backend."""
+    global settled
+    cdef bint plain = backend is None
+    cdef PyObject* value
+    cdef Py_ssize_t before
+    cdef tuple found
+    for variable in variables:
+        PyContextVar_Get(variable, NULL, &value)
+        plain = plain and value == <PyObject*>None
+        Py_XDECREF(value)
+    if not plain:
+        return find_settings(backend)
+    with cython.critical_section(recorded):
+        found, before = settled, changes
+    if found is None:
+        found = find_settings(None)
+        with cython.critical_section(recorded):
+            if changes == before:
+                settled = found
+    return found
+
 
 cdef struct Signature:
     Py_ssize_t size, arrays  # words and arrays so far
+    bint packed  # whether weights are packed
     int64_t words[MOST_WORDS]  # of each value its kind, its size or itself, then what it consists of
     char* starts[MOST_ARRAYS]
 
@@ -105,25 +161,29 @@ cdef bint write(Signature* signature, object value) except -1:
                 return False
     elif isinstance(value, PackedWeight):
         word[0] = PREPACKED
+        signature.packed = True
         return write(signature, value.plain)
     else:
         return False
     return True
 
 
-cdef bytes signature_of(object build, tuple arguments, tuple settings):
-    """Return what stands for a call in `recorded`, or None."""
+cdef bytes signature_of(object build, tuple arguments, tuple settings, bint* packed):
+    """Return what stands for a call in `recorded`, or None; tell whether weights in it are packed."""
     cdef Signature signature
     signature.words[0] = <int64_t><uintptr_t><PyObject*>build
-    signature.size, signature.arrays = 1, 0
+    signature.size, signature.arrays, signature.packed = 1, 0, False
     if not write(&signature, arguments) or not write(&signature, settings):
         return None
+    packed[0] = signature.packed
     return PyBytes_FromStringAndSize(<char*>signature.words, signature.size * sizeof(int64_t))
 
 
-cdef list taken_apart(tuple arguments):
+cdef list taken_apart(tuple arguments, bint packed):
     """Return what kernels take of a call's arguments, packed copies of weights behind them."""
     cdef list parts = list(arguments)
+    if not packed:
+        return parts
     for i, each in enumerate(arguments):
         if isinstance(each, PackedWeight):
             parts[i] = each.plain
@@ -211,9 +271,9 @@ cdef class Call:
     cdef object results  # of each result its shape and dtype, None, or the index of the argument that takes it
     cdef bint single  # the op returns one array, not several
 
-    cdef object run(self, tuple arguments):
+    cdef object run(self, tuple arguments, bint packed):
         """Return the op's result; UNKNOWN if these arrays are a different matter, or memory is short."""
-        cdef list parts = taken_apart(arguments)
+        cdef list parts = taken_apart(arguments, packed)
         cdef Py_ssize_t first = len(parts)
         cdef Step step
         for result in self.results:
@@ -238,8 +298,10 @@ def record(build, tuple arguments, tuple settings, list chosen, list steps, resu
 
     Parameters
     ----------
-    build, arguments, settings
+    build, arguments
         As for `again`.
+    settings : tuple
+        What else decides which kernels run: backend, algorithm, number of threads, changes of the table.
     chosen : list of Chosen
         Kernel, successor and least parallel work of each step.
     steps : list of Step
@@ -249,13 +311,14 @@ def record(build, tuple arguments, tuple settings, list chosen, list steps, resu
     threads : module
         Has ``acquire`` and ``release``.
     """
-    signature = signature_of(build, arguments, settings)
+    cdef bint packed
+    signature = signature_of(build, arguments, settings, &packed)
     if signature is None:
         return
     cdef Call call = Call.__new__(Call)
     cdef Step step
     call.single = isinstance(result, np.ndarray)
-    parts = taken_apart(arguments)
+    parts = taken_apart(arguments, packed)
     first = len(parts)
     call.results = []
     for each in [result] if call.single else result:
@@ -283,8 +346,8 @@ def forget():
         recorded.clear()
 
 
-def again(build, tuple arguments, tuple settings):
-    """Run a call as it was run before.
+def again(build, tuple arguments, backend):
+    """Run a call as it was run before under the settings in force.
 
     Parameters
     ----------
@@ -292,8 +355,8 @@ def again(build, tuple arguments, tuple settings):
         Of ``fastcnn.calls``: stands for the op.
     arguments : tuple
         Those of `build`.
-    settings : tuple
-        What else decides which kernels run: backend, algorithm, number of threads, changes of the table.
+    backend : str or None
+        The op's argument.
 
     Returns
     -------
@@ -301,9 +364,10 @@ def again(build, tuple arguments, tuple settings):
         The op's result.
     """
     cdef Call call
-    signature = signature_of(build, arguments, settings)
+    cdef bint packed
+    signature = signature_of(build, arguments, settings_of(backend), &packed)
     if signature is None:
         return UNKNOWN
     with cython.critical_section(recorded):
         call = <Call>recorded.get(signature)
-    return UNKNOWN if call is None else call.run(arguments)
+    return UNKNOWN if call is None else call.run(arguments, packed)

@@ -126,6 +126,22 @@ cdef bint pads(const Py_ssize_t* table) noexcept nogil:
         table[5] - 1) * table[9] + reach - table[7] >= table[3]
 
 
+cdef void gather(
+    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
+    Py_ssize_t filters, Py_ssize_t at_a_time, int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """Do this worker's share of a plan of the forward kind."""
+    if table[13] > 0:
+        gather_small(
+            source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers
+        )
+    else:
+        gather_planes(
+            source, weight, bias, out, table, filters, activation, sums + worker * ROWS * panel_width(out), worker,
+            workers,
+        )
+
+
 cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activation, int num_threads) except -1:
     """Run a plan of the forward kind, unless a weight is not finite where it pads."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
@@ -133,23 +149,23 @@ cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activ
     cdef const real* source_start = <const real*>address(source)
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* bias_start = <const real*>address(bias)
-    cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker, VL = panel_width(out_start) // 2
+    cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker
     cdef Py_ssize_t at_a_time = blocking.PLANES_AT_A_TIME
     if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
         return False
-    if table[13] > 0:
-        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-            gather_small(
-                source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, worker,
-                num_threads,
+    scratch = np.empty(num_threads * ROWS * panel_width(out_start), out.dtype) if table[10] == 2 else out
+    cdef real* sums = <real*>address(scratch)
+    if num_threads == 1:  # a parallel region of one thread takes a microsecond
+        with nogil:
+            gather(
+                source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, sums,
+                0, 1,
             )
         return True
-    scratch = np.empty((num_threads, ROWS * 2 * VL), out.dtype) if table[10] == 2 else out
-    cdef real* sums = <real*>address(scratch)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        gather_planes(
-            source_start, weight_start, bias_start, out_start, table, filters, activation,
-            sums + worker * ROWS * 2 * VL, worker, num_threads,
+        gather(
+            source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, sums,
+            worker, num_threads,
         )
     return True
 
@@ -176,9 +192,29 @@ cdef bint run_scatter(table_, dy, weight, out, real* out_start, int num_threads)
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker
     if not HAS_ROWS or has_nonfinite(weight_start, taps):
         return False
+    if num_threads == 1:
+        with nogil:
+            scatter_planes(dy_start, weight_start, out_start, table, filters, 0, 1)
+        return True
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         scatter_planes(dy_start, weight_start, out_start, table, filters, worker, num_threads)
     return True
+
+
+cdef void reverse(const real* weight, real* reversed_, Py_ssize_t filters, Py_ssize_t taps) noexcept nogil:
+    """Copy filters, each from its last tap to its first one."""
+    cdef Py_ssize_t k, t
+    for k in range(filters):
+        for t in range(taps):
+            reversed_[k * taps + t] = weight[k * taps + taps - 1 - t]
+
+
+cdef bint run_grad_input(plan, dy, weight, out, real* out_start, int num_threads) except -1:
+    """Run a `geometry.grad_input` with stride 1."""
+    cdef Py_ssize_t filters = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
+    taps_reversed = empty(weight.shape, weight.dtype)
+    reverse(<const real*>address(weight), <real*>address(taps_reversed), filters, taps)
+    return run_gather(plan, dy, taps_reversed, None, out, out_start, 0, num_threads)
 
 
 @to_numpy_row
@@ -186,10 +222,9 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
     if stride == (1, 1):
-        taps = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
         if out.itemsize == 4:
-            return run_gather(plan, dy, taps, None, out, <float*>address(out), 0, num_threads)
-        return run_gather(plan, dy, taps, None, out, <double*>address(out), 0, num_threads)
+            return run_grad_input(plan, dy, weight, out, <float*>address(out), num_threads)
+        return run_grad_input(plan, dy, weight, out, <double*>address(out), num_threads)
     if out.itemsize == 4:
         return run_scatter(plan.table, dy, weight, out, <float*>address(out), num_threads)
     return run_scatter(plan.table, dy, weight, out, <double*>address(out), num_threads)
@@ -240,8 +275,12 @@ cdef bint run_dots(table_, masks_, dy, x, out, real* out_start, int num_threads)
         return False
     workspace = empty(chunks * size, out.dtype) if chunks > 1 else out
     cdef real* partial = <real*>address(workspace)
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        dot_channels(dy_start, x_start, partial, table, masks, worker, num_threads)
+    if num_threads == 1:
+        with nogil:
+            dot_channels(dy_start, x_start, partial, table, masks, 0, 1)
+    else:
+        for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+            dot_channels(dy_start, x_start, partial, table, masks, worker, num_threads)
     if chunks > 1:
         add_chunks(partial, out_start, size, chunks)
     return not has_nonfinite(out_start, size)

@@ -81,8 +81,10 @@ def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, **_
     if cpu.level() != "x86-64-v4":
         return f"CPU level {cpu.level()}: no masked loads"
     K, Cg, R, S = (out if weight is None else weight).shape
-    if Cg != 1 or groups == 1:
-        return f"{Cg} channels a group" if Cg != 1 else "one channel is no group"
+    if Cg != 1:
+        return f"{Cg} channels a group"
+    if groups == 1 and K != 1:
+        return f"{K} filters of one channel share its pixels"
     if x is None and K != groups:
         return f"{K // groups} filters a channel"
     if (R, S) not in ((3, 3), (5, 5)) or stride not in ((1, 1), (2, 2)) or dilation != (1, 1):
