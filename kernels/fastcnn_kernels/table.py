@@ -24,6 +24,7 @@ BACKENDS = {
         "fastcnn_kernels.conv2d.masked.cython_",
         "fastcnn_kernels.conv2d.winograd.cython_",
         "fastcnn_kernels.conv2d.winograd.grad_weight.cython_",
+        "fastcnn_kernels.conv2d.winograd.remainders.cython_",
     ),
     "numba": ("numba",),
     "numpy": (),

@@ -14,7 +14,7 @@ Nothing else enters, not the number of threads either, so that a layer is comput
 
 from typing import NamedTuple
 
-from fastcnn_kernels.conv2d.winograd.remainders import batch
+from fastcnn_kernels.conv2d.winograd.remainders.geometry import batch
 from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
@@ -44,9 +44,9 @@ _WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 
 _PRODUCTS_OF_ONE_VECTOR = 3
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
-#: What a pixel of a dilated layer costs on its way into an image of its remainders, or out of it. A guess: the dilated
-#: layer of the bench, 2.4 times faster so, is far from where it decides.
-_COPY = 100
+#: What a dilated layer costs for images of its remainders: at all, and a pixel on its way into one or out of it. By
+#: hand, to 14 layers.
+_COPIES, _COPY = 800_000, 40
 
 
 def _up(size: int, step: int) -> int:
@@ -77,7 +77,7 @@ def costs(
     start, packing = _MASKED if masked else prices.plain
     packing = 0 if packed else packing
     cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
-    copies = _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
+    copies = _COPIES + _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
     N, (P, Q) = batch(N, result, dilation)
     for m, (start, transform, filters) in prices.tiles.items():
         E, tiles = (m + 2) ** 2, N * -(-P // m) * -(-Q // m)

@@ -29,7 +29,8 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.prepacked import keep, room
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
+from fastcnn_kernels.conv2d.winograd.remainders import cython_ as copies
+from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.memory import empty
 
 cdef enum:
@@ -341,7 +342,7 @@ cdef bint run_plan(
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, int num_threads
 ):
@@ -354,7 +355,7 @@ def conv2d(
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)

@@ -18,7 +18,8 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
     lanes_to_rows,
     rows_to_lanes,
 )
-from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
+from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
+from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
@@ -312,7 +313,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
@@ -322,7 +323,7 @@ def conv2d(
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input with tiles of m x m."""
     plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)

@@ -17,7 +17,8 @@ from fastcnn_kernels.gemm.micro cimport (
 from fastcnn_kernels.conv2d.channels_last import cython_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
+from fastcnn_kernels.conv2d.winograd.remainders import cython_ as copies
+from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.memory import empty
 
 cdef enum:
@@ -277,7 +278,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""
     plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)

@@ -11,7 +11,8 @@ from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.numba_points import GRADIENT, IMAGE
 from fastcnn_kernels.conv2d.winograd.numba_transforms import patches, taps, watch
-from fastcnn_kernels.conv2d.winograd.remainders import taking_dilation
+from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
+from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
@@ -244,7 +245,7 @@ def run_weight_plan(plan, dy, image, out, num_threads):
 
 
 @handing_over_to(plain_sums)
-@taking_dilation
+@taking_dilation(copies)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""
     plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)
