@@ -84,9 +84,10 @@ def test_masked_tiles_have_to_be_full():
     assert kernels(4, masked.FEW_ROWS_OF_A_TILE, 5, 3)[0] == "masked"
 
 
-def test_masked_tiles_of_few_rows_may_be_emptier():
-    assert kernels(3, 3, 2, 3, padding=1)[0] == "masked"  # 32 lanes for 4 pixels: MOST_LANES_OF_FEW_ROWS
-    assert kernels(3, 3, 1, 3, padding=1)[0] == "direct"
+def test_masked_tiles_of_few_rows_may_be_empty_but_for_one_lane():
+    assert kernels(3, masked.FEW_ROWS_OF_A_TILE, 1, 3, padding=1, batch=8)[0] == "masked"
+    assert kernels(1024, masked.FEW_ROWS_OF_A_TILE, 1, 1, batch=32)[0] == "masked"
+    assert kernels(3, masked.FEW_ROWS_OF_A_TILE + 1, 1, 3, padding=1, batch=8)[0] == "direct"
 
 
 def test_masks_make_plain_sums_cheaper_than_tiles():

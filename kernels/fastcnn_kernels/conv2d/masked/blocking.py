@@ -61,9 +61,9 @@ FEW_ROWS, FEW_ROWS_OF_SHORT_SUMS, SHORT_SUM = 64, 96, 32
 #: A tile of few rows reads so many planes that their pages leave the TLB: with several taps a padded copy pays.
 FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
 #: Lanes of the tiles for each pixel they yield, beyond which they cost more than packing saves: the last vector of a
-#: small plane is mostly empty, and so are the ends of rows shorter than the image's. Fewer rows save more.
-#: Channels may be lanes instead.
-MOST_LANES_PER_PIXEL, MOST_LANES_OF_16_ROWS, MOST_LANES_OF_FEW_ROWS = 1.3, 1.6, 8
+#: small plane is mostly empty, and so are the ends of rows shorter than the image's. Fewer rows save more, and a tile
+#: of few rows has no limit. Channels may be lanes instead.
+MOST_LANES_PER_PIXEL, MOST_LANES_OF_16_ROWS = 1.3, 1.6
 #: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
 #: there are as many rows to make up for it.
 L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
@@ -74,8 +74,6 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     if M <= FEW_ROWS_OF_A_TILE:
         if channels > FEW_PLANES and taps > 1:
             return f"{M} rows over {channels} planes of several taps: a copy of the image pays"
-        if lanes_per_pixel > MOST_LANES_OF_FEW_ROWS:
-            return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
         return ""
     short = channels * taps <= SHORT_SUM
     if M > (FEW_ROWS_OF_SHORT_SUMS if short else FEW_ROWS):
