@@ -66,6 +66,7 @@ def settings(backend: str | None = None) -> tuple[Any, ...]:
 
 recall.settle((BACKEND.in_context, ALGORITHM.in_context), settings)
 
+
 @contextmanager
 def observing(observe: Callable[[Step], None]) -> Iterator[None]:
     """Have `observe` called with every step before it is run, in any thread."""

@@ -51,4 +51,4 @@ def threaded(work: Callable[..., None]) -> Any:
 def flat(array):
     """One-dimensional view of a C-contiguous array; a read-only one is copied, as it is another type to Numba."""
     array = array if array.flags.writeable else array.copy()
-    return array if array.ndim == 1 else array.reshape(-1)
+    return array.ravel()

@@ -138,10 +138,10 @@ def run_plan(plan, dy, x, out, num_threads):
     partial = empty(sums, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     sum_pixels(
-        num_threads, flat(dy), flat(x), partial, plan.table, plan.slabs.reshape(-1), len(plan.slabs) - 1, plan.offset,
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.slabs.ravel(), len(plan.slabs) - 1, plan.offset,
         scratch, scratch_step,
     )  # fmt: skip
-    collect(packing_threads(sums, num_threads), partial, out, plan.table, plan.pieces.reshape(-1), len(plan.pieces))
+    collect(packing_threads(sums, num_threads), partial, out, plan.table, plan.pieces.ravel(), len(plan.pieces))
     return not (plan.pads and any_nonfinite(out, num_threads))
 
 
@@ -153,4 +153,4 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
         x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, tile_vectors(mr), out.itemsize,
         VECTOR_BYTES // out.itemsize,
     )  # fmt: skip
-    return run_plan(plan, dy, x, out.reshape(-1), num_threads)
+    return run_plan(plan, dy, x, out.ravel(), num_threads)

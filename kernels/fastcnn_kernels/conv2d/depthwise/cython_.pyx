@@ -117,15 +117,6 @@ cdef void scatter_planes(
             k = k + 1 if k + 1 < filters else 0
 
 
-cdef bint pads(const Py_ssize_t* table) noexcept nogil:
-    """Whether some tap of some pixel lies outside the source."""
-    cdef Py_ssize_t reach = table[8] - 1
-    if table[6] > 0 or table[7] > 0:
-        return True
-    return (table[4] - 1) * table[9] + reach - table[6] >= table[2] or (
-        table[5] - 1) * table[9] + reach - table[7] >= table[3]
-
-
 cdef void gather(
     const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
     Py_ssize_t filters, Py_ssize_t at_a_time, int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
@@ -151,7 +142,7 @@ cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activ
     cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker
     cdef Py_ssize_t at_a_time = blocking.PLANES_AT_A_TIME
-    if not HAS_ROWS or pads(table) and has_nonfinite(weight_start, taps):
+    if not HAS_ROWS or plan.pads and has_nonfinite(weight_start, taps):
         return False
     scratch = np.empty(num_threads * ROWS * panel_width(out_start), out.dtype) if table[10] == 2 else out
     cdef real* sums = <real*>address(scratch)

@@ -17,6 +17,7 @@ class Plan(NamedTuple):
     table: np.ndarray  # planes, planes for each of the source, H, W, P, Q, top, left, size, stride, pool, rows of a
     #                    task, tasks of a plane, vectors of a small plane or 0
     masks: np.ndarray  # (vectors, taps + 1) lanes of a small plane that each tap meets, and those of its result
+    pads: bool  # some tap of some pixel lies outside the source
 
 
 #: Vectors of a small plane at most, as in rows.h.
@@ -32,7 +33,9 @@ def _plan(planes, multiplier, source, result, top, left, size, stride, pool, VL)
         planes, multiplier, *source, *result, top, left, size, stride, pool, rows, -(-result[0] // rows),
         len(masks),
     ]  # fmt: skip
-    return Plan(np.array(table, np.intp), masks)
+    ends = ((pixels - 1) * stride + size - begin for pixels, begin in zip(result, (top, left), strict=True))
+    pads = top > 0 or left > 0 or any(end > pixels for end, pixels in zip(ends, source, strict=True))
+    return Plan(np.array(table, np.intp), masks, pads)
 
 
 def _whole_masks(source, result, top, left, size, stride, VL):

@@ -119,22 +119,15 @@ def scatter_planes(dy, weight, out, table, filters, worker, workers):
             k = k + 1 if k + 1 < filters else 0
 
 
-def pads(table):
-    """Whether some tap of some pixel lies outside the source."""
-    _, _, H, W, P, Q, top, left, size, stride = table[:10].tolist()
-    reach = size - 1
-    return top > 0 or left > 0 or (P - 1) * stride + reach - top >= H or (Q - 1) * stride + reach - left >= W
-
-
 def run_gather(plan, source, weight, bias, out, activation, num_threads):
     """Run a plan of the forward kind, unless a weight is not finite where it pads."""
     table = plan.table
-    if pads(table) and any_nonfinite(flat(weight), num_threads):
+    if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
     if len(plan.masks) > 0:
         gather_small(
-            num_threads, flat(source), flat(weight), bias, flat(out), table, plan.masks.reshape(-1), weight.shape[0],
+            num_threads, flat(source), flat(weight), bias, flat(out), table, plan.masks.ravel(), weight.shape[0],
             blocking.PLANES_AT_A_TIME, activation,
         )  # fmt: skip
         return True
@@ -214,4 +207,4 @@ def run_dots(table, masks, dy, x, out, num_threads):
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     table, masks = geometry.grad_weight(dy.shape, x.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
-    return run_dots(table, masks.reshape(-1), flat(dy), flat(x), flat(out), num_threads)
+    return run_dots(table, masks.ravel(), flat(dy), flat(x), flat(out), num_threads)

@@ -283,7 +283,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     if not plan.covers_out:
-        set_zero(num_threads, out.reshape(-1))
+        set_zero(num_threads, out.ravel())
     if len(plan.products) == 0:
         return
     bias = padded_bias(bias, groups, M, mr)
@@ -294,7 +294,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
         )  # fmt: skip
         keep(packed, order, a_packed)
     direct_blocks(
-        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
+        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.ravel(),
         plan.table, plan.phases, plan.products, plan.offset, activation, scratch, scratch_step,
     )  # fmt: skip
 
@@ -436,5 +436,5 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     plan = geometry.forward(
         x.shape, out.shape, dy.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
     )
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
-    return not any_nonfinite(out.reshape(-1), num_threads)  # zeros past Q and of the padding met what they must not
+    run_weight_plan(plan, dy, x, out.ravel(), num_threads)
+    return not any_nonfinite(out.ravel(), num_threads)  # zeros past Q and of the padding met what they must not

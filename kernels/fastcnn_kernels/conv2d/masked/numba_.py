@@ -160,8 +160,8 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
         )
         keep(packed, order, a_packed)
     masked_tiles(
-        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.reshape(-1),
-        plan.table, plan.offset, plan.column_offset, plan.masks.reshape(-1), activation, tile_block, row_block, tiles,
+        num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.ravel(),
+        plan.table, plan.offset, plan.column_offset, plan.masks.ravel(), activation, tile_block, row_block, tiles,
         tile_size,
     )  # fmt: skip
 
@@ -251,7 +251,7 @@ def run_weight_plan(plan, dy, x, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     partial = out if chunks == 1 else empty(chunks * out.size, out.dtype)
     masked_dots(
-        num_threads, flat(dy), flat(x), partial, plan.table, plan.column_offset, plan.masks.reshape(-1), blocks,
+        num_threads, flat(dy), flat(x), partial, plan.table, plan.column_offset, plan.masks.ravel(), blocks,
         scratch, scratch_step,
     )  # fmt: skip
     if chunks > 1:
@@ -262,6 +262,6 @@ def run_weight_plan(plan, dy, x, out, num_threads):
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     plan = geometry.grad_weight(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
-    run_weight_plan(plan, dy, x, out.reshape(-1), num_threads)
+    run_weight_plan(plan, dy, x, out.ravel(), num_threads)
     # A masked lane is a zero, which met what it must not.
-    return not (plan.pads and any_nonfinite(out.reshape(-1), num_threads))
+    return not (plan.pads and any_nonfinite(out.ravel(), num_threads))
