@@ -25,10 +25,10 @@ from fastcnn_kernels.gemm.numba_llvm import (
     panel_width,
 )
 from fastcnn_kernels.memory import empty
-from fastcnn_kernels.numba_support import flat, threaded
+from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 
-@threaded
+@compiled
 def gather_planes(source, weight, bias, out, table, filters, activation, scratch, worker, workers):
     """Do this worker's share of the tasks (plane, block of rows); the scratch holds sums that wait to be pooled.
 
@@ -77,7 +77,7 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
             image = (plane if multiplier == 1 else plane // multiplier) * H * W
 
 
-@threaded
+@compiled
 def gather_small(source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers):
     """Do this worker's share of the planes, which are small ones, a few at a time."""
     planes, plane, pixels = table[0], table[2] * table[3], table[4] * table[5]
@@ -119,21 +119,29 @@ def scatter_planes(dy, weight, out, table, filters, worker, workers):
             k = k + 1 if k + 1 < filters else 0
 
 
+@threaded
+def gather(
+    source, weight, bias, out, table, masks, filters, at_a_time, activation, scratch, worker, workers
+):  # fmt: skip
+    """Do this worker's share of a plan of the forward kind."""
+    if table[13] > 0:
+        gather_small(source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers)
+    else:
+        gather_planes(source, weight, bias, out, table, filters, activation, scratch, worker, workers)
+
+
 def run_gather(plan, source, weight, bias, out, activation, num_threads):
     """Run a plan of the forward kind, unless a weight is not finite where it pads."""
-    table = plan.table
-    if plan.pads and any_nonfinite(flat(weight), num_threads):
+    table, weight_flat = plan.table, flat(weight)
+    if plan.pads and any_nonfinite(weight_flat, num_threads):
         return False
     bias = np.zeros(1, out.dtype) if bias is None else flat(bias)
-    if len(plan.masks) > 0:
-        gather_small(
-            num_threads, flat(source), flat(weight), bias, flat(out), table, plan.masks.ravel(), weight.shape[0],
-            blocking.PLANES_AT_A_TIME, activation,
-        )  # fmt: skip
-        return True
     scratch_size = num_threads * ROWS * 2 * VECTOR_BYTES // out.itemsize
-    scratch = np.empty(scratch_size if table[10] == 2 else 1, out.dtype)
-    gather_planes(num_threads, flat(source), flat(weight), bias, flat(out), table, weight.shape[0], activation, scratch)
+    scratch = np.empty(scratch_size, out.dtype) if table[10] == 2 else bias
+    gather(
+        num_threads, flat(source), weight_flat, bias, flat(out), table, plan.masks.ravel(), weight.shape[0],
+        blocking.PLANES_AT_A_TIME, activation, scratch,
+    )  # fmt: skip
     return True
 
 
@@ -154,12 +162,27 @@ def run_scatter(table, dy, weight, out, num_threads):
     return True
 
 
+@compiled
+def reverse(weight, reversed_, filters, taps):
+    """Copy filters, each from its last tap to its first one."""
+    for k in range(filters):
+        for t in range(taps):
+            reversed_[k * taps + t] = weight[k * taps + taps - 1 - t]
+
+
+def run_grad_input(plan, dy, weight, out, num_threads):
+    """Run a `geometry.grad_input` with stride 1."""
+    taps_reversed = empty(weight.shape, weight.dtype)
+    reverse(flat(weight), flat(taps_reversed), weight.shape[0], weight.shape[2] * weight.shape[3])
+    return run_gather(plan, dy, taps_reversed, None, out, 0, num_threads)
+
+
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
     if stride == (1, 1):
-        return run_gather(plan, dy, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), None, out, 0, num_threads)
+        return run_grad_input(plan, dy, weight, out, num_threads)
     return run_scatter(plan.table, dy, weight, out, num_threads)
 
 

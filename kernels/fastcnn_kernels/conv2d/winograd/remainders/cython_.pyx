@@ -1,9 +1,7 @@
 """Copies from and to the images of remainders, in Cython. Layouts in the family's ``__init__``."""
 
 from cython.parallel cimport prange
-from numpy cimport ndarray
 
-from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport put_steps, real, take_steps, zero_run
 
 
@@ -49,53 +47,28 @@ cdef void scatter_planes(
                 put_steps(out + (plane * P + p) * Q + b, row, dw, (Q - b + dw - 1) // dw)
 
 
-cdef int share_gather(
-    const real* source, real* images, Py_ssize_t planes, ndarray of, ndarray to, ndarray down, ndarray across,
-    Py_ssize_t dh, Py_ssize_t dw, int num_threads,
-) except -1:
-    """Fill the planes of all images on some threads."""
-    cdef const Py_ssize_t* down_start = <const Py_ssize_t*>address(down)
-    cdef const Py_ssize_t* across_start = <const Py_ssize_t*>address(across)
-    cdef Py_ssize_t H = of.shape[2], W = of.shape[3], rows = to.shape[2], columns = to.shape[3], worker
-    cdef Py_ssize_t down_count = down.shape[0], across_count = across.shape[0]
+def gather(
+    const real[:, :, :, ::1] source not None, real[:, :, :, ::1] images not None,
+    const Py_ssize_t[:, ::1] down not None, const Py_ssize_t[:, ::1] across not None, dilation, int num_threads,
+):
+    """Fill the images of all remainders from a source."""
+    cdef Py_ssize_t planes = source.shape[0] * source.shape[1], dh, dw, worker
+    dh, dw = dilation
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         gather_planes(
-            source, images, planes, H, W, rows, columns, down_start, down_count, across_start, across_count, dh, dw,
-            worker, num_threads,
+            &source[0, 0, 0, 0], &images[0, 0, 0, 0], planes, source.shape[2], source.shape[3], images.shape[2],
+            images.shape[3], &down[0, 0], down.shape[0], &across[0, 0], across.shape[0], dh, dw, worker, num_threads,
         )
 
 
-cdef int share_scatter(
-    const real* images, real* out, ndarray of, ndarray to, Py_ssize_t dh, Py_ssize_t dw, int num_threads
-) except -1:
-    """Fill the planes of the result on some threads."""
-    cdef Py_ssize_t planes = to.shape[0] * to.shape[1], P = to.shape[2], Q = to.shape[3], rows = of.shape[2]
-    cdef Py_ssize_t columns = of.shape[3], worker
-    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        scatter_planes(images, out, planes, P, Q, rows, columns, dh, dw, worker, num_threads)
-
-
-def gather(ndarray source, ndarray images, ndarray down, ndarray across, dilation, int num_threads):
-    """Fill the images of all remainders from a source."""
-    cdef Py_ssize_t planes = source.shape[0] * source.shape[1]
-    cdef Py_ssize_t dh, dw
-    dh, dw = dilation
-    if source.itemsize == 4:
-        share_gather(
-            <float*>address(source), <float*>address(images), planes, source, images, down, across, dh, dw, num_threads
-        )
-    else:
-        share_gather(
-            <double*>address(source), <double*>address(images), planes, source, images, down, across, dh, dw,
-            num_threads,
-        )
-
-
-def scatter(ndarray images, ndarray out, dilation, int num_threads):
+def scatter(
+    const real[:, :, :, ::1] images not None, real[:, :, :, ::1] out not None, dilation, int num_threads
+):
     """Put the pixels of the images where they belong."""
-    cdef Py_ssize_t dh, dw
+    cdef Py_ssize_t planes = out.shape[0] * out.shape[1], dh, dw, worker
     dh, dw = dilation
-    if out.itemsize == 4:
-        share_scatter(<float*>address(images), <float*>address(out), images, out, dh, dw, num_threads)
-    else:
-        share_scatter(<double*>address(images), <double*>address(out), images, out, dh, dw, num_threads)
+    for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
+        scatter_planes(
+            &images[0, 0, 0, 0], &out[0, 0, 0, 0], planes, out.shape[2], out.shape[3], images.shape[2],
+            images.shape[3], dh, dw, worker, num_threads,
+        )
