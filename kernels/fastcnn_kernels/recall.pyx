@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
     NPY_DOUBLE, NPY_FLOAT, PyArray_BYTES, PyArray_CheckExact, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_NBYTES,
-    PyArray_TYPE, import_array, ndarray
+    PyArray_TYPE, import_array, ndarray, npy_intp
 )
 
 import numpy as np
@@ -23,7 +23,11 @@ from fastcnn_kernels.prepacked import PackedWeight, Prepacked
 from fastcnn_kernels.recycled import empty
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_Reshape(ndarray array, object shape)
+    ctypedef struct PyArray_Dims:
+        npy_intp* ptr
+        int len
+    int NPY_CORDER
+    object PyArray_Newshape(ndarray array, PyArray_Dims* shape, int order)
 
 cdef extern from "Python.h":
     int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1
@@ -36,6 +40,8 @@ cdef enum:
     MOST_WORDS = 120
     MOST_KEYWORDS = 24
     MOST_ARRAYS = 4
+    MOST_PARTS = 6  # arrays and packed weights among a kernel's keywords
+    MOST_DIMENSIONS = 4
 cdef enum Kind:
     NONE, FALSE, TRUE, INTEGER, TEXT, TUPLE, PREPACKED, FLOAT32, FLOAT64, READ_ONLY_FLOAT32, READ_ONLY_FLOAT64
 #: Calls remembered at most: more than the layers of any program; then all are forgotten.
@@ -49,8 +55,8 @@ cdef dict recorded = {}
 #: Of `settle`: variables that are None unless a context says otherwise, and what finds the settings in force.
 cdef tuple variables = ()
 cdef object find_settings
-#: What it found where no context says otherwise, or None; how often that became void.
-cdef tuple settled
+#: What it found where no context says otherwise, by the op's argument; how often that became void.
+cdef dict settled = {}
 cdef Py_ssize_t changes = 0
 
 
@@ -73,14 +79,13 @@ def unsettle():
     """Have the settings found anew: those of the process have changed."""
     global settled, changes
     with cython.critical_section(recorded):
-        settled = None
+        settled = {}
         changes += 1
 
 
 cdef tuple settings_of(object backend):
     """Settings in force for an op called with this backend."""
-    global settled
-    cdef bint plain = backend is None
+    cdef bint plain = backend is None or type(backend) is str
     cdef PyObject* value
     cdef Py_ssize_t before
     cdef tuple found
@@ -91,12 +96,12 @@ cdef tuple settings_of(object backend):
     if not plain:
         return find_settings(backend)
     with cython.critical_section(recorded):
-        found, before = settled, changes
+        found, before = <tuple>settled.get(backend), changes
     if found is None:
-        found = find_settings(None)
+        found = find_settings(backend)
         with cython.critical_section(recorded):
             if changes == before:
-                settled = found
+                settled[backend] = found
     return found
 
 
@@ -198,6 +203,13 @@ cdef bint overlap(ndarray a, ndarray b) noexcept:
     return first < second + PyArray_NBYTES(b) and second < first + PyArray_NBYTES(a)
 
 
+cdef struct Part:
+    # An array among a kernel's keywords: where it goes, which part or result of the call it is, and as what shape.
+    Py_ssize_t position, index
+    int dimensions  # 0 if it keeps its shape
+    npy_intp shape[MOST_DIMENSIONS]
+
+
 @cython.final
 cdef class Step:
     """One kernel, its keywords, and what of them are arrays of the call."""
@@ -205,7 +217,8 @@ cdef class Step:
     cdef object kernel, other, work, parallel_work, threads
     cdef tuple names  # num_threads is the last
     cdef list values  # None for those that are put in anew in every call
-    cdef list parts  # these: (position among the values, index among the call's parts and results, shape or None)
+    cdef Part parts[MOST_PARTS]  # these
+    cdef Py_ssize_t part_count
     cdef bint parallel
     cdef readonly Py_ssize_t out  # index of the result
     cdef readonly bint plain  # all arrays are parts or results of the call
@@ -216,32 +229,43 @@ cdef class Step:
         self.kernel, self.other, self.parallel_work = chosen
         self.parallel = self.work >= self.parallel_work and number > 1
         self.names = (*call, "num_threads")
-        self.values, self.parts, self.plain = [], [], len(self.names) <= MOST_KEYWORDS
+        self.values, self.plain = [], len(self.names) <= MOST_KEYWORDS
         for name, value in call.items():
             if isinstance(value, (np.ndarray, Prepacked)):
                 index = origin(value, parts)
-                if index < 0:
+                as_it_is = index >= 0 and (value is parts[index] or value.shape == parts[index].shape)
+                shape = () if as_it_is else value.shape
+                if index < 0 or len(shape) > MOST_DIMENSIONS or self.part_count == MOST_PARTS:
                     self.plain = False
                     return
-                shape = None if value is parts[index] or value.shape == parts[index].shape else value.shape
-                self.parts.append((len(self.values), index, shape))
+                self.add(len(self.values), index, shape)
                 self.out = index if name == "out" else self.out
                 value = None
             self.values.append(value)
 
+    cdef int add(self, Py_ssize_t position, Py_ssize_t index, tuple shape) except -1:
+        """Note that a keyword is a part or result of the call."""
+        cdef Part* part = &self.parts[self.part_count]
+        part.position, part.index, part.dimensions = position, index, <int>len(shape)
+        for i, size in enumerate(shape):
+            part.shape[i] = size
+        self.part_count += 1
+
     cdef void run(self, list parts) except *:
         """Run the kernel on these parts and results."""
         cdef PyObject* values[MOST_KEYWORDS]
-        cdef Py_ssize_t count = len(self.values), i, position, index
+        cdef Py_ssize_t count = len(self.values), i
+        cdef PyArray_Dims shape
         cdef list views = []  # what only `values` refers to
         for i in range(count):
             values[i] = <PyObject*>self.values[i]
-        for position, index, shape in self.parts:
-            part = parts[index]
-            if shape is not None:
-                part = PyArray_Reshape(part, shape)
+        for i in range(self.part_count):
+            part = parts[self.parts[i].index]
+            if self.parts[i].dimensions > 0:
+                shape.ptr, shape.len = self.parts[i].shape, self.parts[i].dimensions
+                part = PyArray_Newshape(part, &shape, NPY_CORDER)
                 views.append(part)
-            values[position] = <PyObject*>part
+            values[self.parts[i].position] = <PyObject*>part
         num_threads = self.threads.acquire(self.work, self.parallel_work) if self.parallel else 1
         values[count] = <PyObject*>num_threads
         try:
