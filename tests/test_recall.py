@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn import dispatch
+from fastcnn import dispatch, threads
 
 RNG = np.random.default_rng(0)
 
@@ -217,6 +217,33 @@ def test_settings_are_obeyed():
         fc.conv2d(X, W[:, :, :1].copy())
     with pytest.raises(ValueError, match="backend: got 'none'"):
         fc.conv2d(X, W, backend="none")
+
+
+@pytest.mark.parametrize("backend", [None, "auto"])
+def test_settings_of_the_process_are_obeyed(backend):
+    x, weight = values(1, 3, 9, 9), values(3, 3, 1, 1)
+    for _ in range(2):
+        fc.set_algorithm("auto")
+        for _ in range(2):
+            fc.conv2d(x, weight, backend=backend)
+        fc.set_algorithm("winograd2")
+        for _ in range(2):
+            with pytest.raises(ValueError, match="algorithm 'winograd2' does not apply"):
+                fc.conv2d(x, weight, backend=backend)
+
+
+def test_the_number_of_threads_is_obeyed(monkeypatch):
+    x, weight, asked = values(1, 8, 64, 64), values(8, 8, 3, 3), []
+    fc.set_num_threads(1)
+    for _ in range(2):
+        fc.conv2d(x, weight)
+    monkeypatch.setattr(threads, "acquire", lambda *_: asked.append(fc.get_num_threads()) or 1)
+    fc.conv2d(x, weight)
+    assert asked == []  # the known call of one thread does not ask for more
+    fc.set_num_threads(2)
+    for count in (1, 2):
+        fc.conv2d(x, weight)
+        assert asked == count * [2]
 
 
 def test_results_known_without_computing_are_not_remembered():
