@@ -130,6 +130,15 @@ def test_masked_forward_over_memory():
     assert kernels(masked.SHORT_SUM, rows, side + 2, 1)[0] == "masked"
 
 
+def test_masked_planes_over_memory():
+    planes, rows = masked.PLANES_OVER_MEMORY, 16
+    side = int((masked.L3_BYTES / (4 * (planes + rows))) ** 0.5)
+    assert kernels(planes, rows, side, 1)[0] == "masked"
+    assert kernels(planes, rows, side + 1, 1)[0] == "general"
+    assert kernels(planes - 1, rows, side + 5, 1)[0] == "masked"
+    assert kernels(rows, planes, side + 1, 1)[1] == "general"  # rows and planes of the input gradient
+
+
 @pytest.mark.parametrize(
     ("C", "K", "size", "expected"),
     [

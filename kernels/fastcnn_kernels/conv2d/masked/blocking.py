@@ -65,8 +65,9 @@ FEW_PLANES, FEW_ROWS_OF_A_TILE = 32, 6
 #: of few rows has no limit. Channels may be lanes instead.
 MOST_LANES_PER_PIXEL, MOST_LANES_OF_16_ROWS = 1.3, 1.6
 #: Image and result that come from memory, not from L3, are better read in the long stretches that packing reads, once
-#: there are as many rows to make up for it.
-L3_BYTES, ROWS_OVER_MEMORY = 24 << 20, 32
+#: there are as many rows to make up for it. With one tap a plane is read but once, and so many at a time are too many
+#: streams.
+L3_BYTES, ROWS_OVER_MEMORY, PLANES_OVER_MEMORY = 24 << 20, 32, 64
 
 
 def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, nbytes: int, VL: int) -> str:
@@ -81,7 +82,8 @@ def declines_product(M: int, channels: int, taps: int, lanes_per_pixel: float, n
     few = M <= 16 and not channels_in_lanes(M, channels * taps, VL)
     if lanes_per_pixel > (MOST_LANES_OF_16_ROWS if few else MOST_LANES_PER_PIXEL):
         return f"{lanes_per_pixel:.2f} lanes for each pixel of a plane: packing pays"
-    if M > ROWS_OVER_MEMORY and not short and nbytes > L3_BYTES:
+    streams = taps == 1 and channels >= PLANES_OVER_MEMORY
+    if (streams or (M > ROWS_OVER_MEMORY and not short)) and nbytes > L3_BYTES:
         return f"{nbytes} bytes of image and result: reading them in long stretches pays"
     return ""
 
