@@ -60,7 +60,10 @@ def launch(chosen: "Chosen", step: Step) -> None:
 
 
 def settings(backend: str | None = None) -> tuple[Any, ...]:
-    """Return all but the call that decides what runs: backend, algorithm, threads, and a count of changes."""
+    """Return all but the call that decides what runs: backend, algorithm, threads, and a count of changes.
+
+    `recall` keeps what it returned: whoever changes any of it for the process calls ``recall.unsettle``.
+    """
     return BACKEND.chosen(backend), ALGORITHM.chosen(), threads.get_num_threads(), _generation
 
 

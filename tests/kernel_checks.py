@@ -85,7 +85,7 @@ def random_layer(rng):
                 sh = sw = int(rng.choice([1, 1, 2]))
             left, right = ((S - 1) * dw // 2, (S - 1) * dw - (S - 1) * dw // 2) if rng.random() < 0.7 else (left, right)
         if rng.random() < 0.3:  # what the depthwise rows take
-            groups, Cg, Kg = int(rng.choice([2, 3])), 1, int(rng.choice([1, 1, 1, 2]))
+            groups, Cg, Kg = int(rng.choice([1, 2, 3])), 1, int(rng.choice([1, 1, 1, 2]))
             R = S = int(rng.choice([3, 5]))
             sh = sw = min(sh, 2)
             dh = dw = 1

@@ -206,7 +206,7 @@ cdef bint overlap(ndarray a, ndarray b) noexcept:
 cdef struct Part:
     # An array among a kernel's keywords: where it goes, which part or result of the call it is, and as what shape.
     Py_ssize_t position, index
-    int dimensions  # 0 if it keeps its shape
+    int dimensions  # -1 if it keeps its shape
     npy_intp shape[MOST_DIMENSIONS]
 
 
@@ -234,8 +234,8 @@ cdef class Step:
             if isinstance(value, (np.ndarray, Prepacked)):
                 index = origin(value, parts)
                 as_it_is = index >= 0 and (value is parts[index] or value.shape == parts[index].shape)
-                shape = () if as_it_is else value.shape
-                if index < 0 or len(shape) > MOST_DIMENSIONS or self.part_count == MOST_PARTS:
+                shape = None if as_it_is or index < 0 else value.shape
+                if index < 0 or self.part_count == MOST_PARTS or len(shape or ()) > MOST_DIMENSIONS:
                     self.plain = False
                     return
                 self.add(len(self.values), index, shape)
@@ -246,8 +246,8 @@ cdef class Step:
     cdef int add(self, Py_ssize_t position, Py_ssize_t index, tuple shape) except -1:
         """Note that a keyword is a part or result of the call."""
         cdef Part* part = &self.parts[self.part_count]
-        part.position, part.index, part.dimensions = position, index, <int>len(shape)
-        for i, size in enumerate(shape):
+        part.position, part.index, part.dimensions = position, index, -1 if shape is None else <int>len(shape)
+        for i, size in enumerate(shape or ()):
             part.shape[i] = size
         self.part_count += 1
 
@@ -261,7 +261,7 @@ cdef class Step:
             values[i] = <PyObject*>self.values[i]
         for i in range(self.part_count):
             part = parts[self.parts[i].index]
-            if self.parts[i].dimensions > 0:
+            if self.parts[i].dimensions >= 0:
                 shape.ptr, shape.len = self.parts[i].shape, self.parts[i].dimensions
                 part = PyArray_Newshape(part, &shape, NPY_CORDER)
                 views.append(part)

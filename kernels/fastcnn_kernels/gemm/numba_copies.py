@@ -480,12 +480,3 @@ def zero_run(typing_context, target, target_start, count):
         return context.get_dummy_value()
 
     return signature, generate
-
-
-@compiled
-def has_nonfinite(values, first, end):
-    """Whether any value from `first` to before `end` is NaN or infinite: only those minus themselves are not 0."""
-    found = False
-    for i in range(first, end):
-        found |= values[i] - values[i] != 0
-    return found

@@ -44,8 +44,8 @@ _WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 
 _PRODUCTS_OF_ONE_VECTOR = 3
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
-#: What a dilated layer costs for images of its remainders: at all, and a pixel on its way into one or out of it. By
-#: hand, to 14 layers.
+#: What the images of a dilated layer's remainders cost: once a call, and for each pixel on its way into one or out of
+#: it. By hand, to 14 layers.
 _COPIES, _COPY = 800_000, 40
 
 
