@@ -107,7 +107,6 @@ cdef tuple settings_of(object backend):
 
 cdef struct Signature:
     Py_ssize_t size, arrays  # words and arrays so far
-    bint packed  # whether weights are packed
     int64_t words[MOST_WORDS]  # of each value its kind, its size or itself, then what it consists of
     char* starts[MOST_ARRAYS]
 
@@ -166,29 +165,25 @@ cdef bint write(Signature* signature, object value) except -1:
                 return False
     elif isinstance(value, PackedWeight):
         word[0] = PREPACKED
-        signature.packed = True
         return write(signature, value.plain)
     else:
         return False
     return True
 
 
-cdef bytes signature_of(object build, tuple arguments, tuple settings, bint* packed):
-    """Return what stands for a call in `recorded`, or None; tell whether weights in it are packed."""
+cdef bytes signature_of(object build, tuple arguments, tuple settings):
+    """Return what stands for a call in `recorded`, or None."""
     cdef Signature signature
     signature.words[0] = <int64_t><uintptr_t><PyObject*>build
-    signature.size, signature.arrays, signature.packed = 1, 0, False
+    signature.size, signature.arrays = 1, 0
     if not write(&signature, arguments) or not write(&signature, settings):
         return None
-    packed[0] = signature.packed
     return PyBytes_FromStringAndSize(<char*>signature.words, signature.size * sizeof(int64_t))
 
 
-cdef list taken_apart(tuple arguments, bint packed):
+cdef list taken_apart(tuple arguments):
     """Return what kernels take of a call's arguments, packed copies of weights behind them."""
     cdef list parts = list(arguments)
-    if not packed:
-        return parts
     for i, each in enumerate(arguments):
         if isinstance(each, PackedWeight):
             parts[i] = each.plain
@@ -233,23 +228,27 @@ cdef class Step:
         for name, value in call.items():
             if isinstance(value, (np.ndarray, Prepacked)):
                 index = origin(value, parts)
-                as_it_is = index >= 0 and (value is parts[index] or value.shape == parts[index].shape)
-                shape = None if as_it_is or index < 0 else value.shape
-                if index < 0 or self.part_count == MOST_PARTS or len(shape or ()) > MOST_DIMENSIONS:
+                if index < 0 or not self.add(len(self.values), index, value, parts[index]):
                     self.plain = False
                     return
-                self.add(len(self.values), index, shape)
                 self.out = index if name == "out" else self.out
                 value = None
             self.values.append(value)
 
-    cdef int add(self, Py_ssize_t position, Py_ssize_t index, tuple shape) except -1:
-        """Note that a keyword is a part or result of the call."""
+    cdef bint add(self, Py_ssize_t position, Py_ssize_t index, value, part_of_call) except -1:
+        """Note that a keyword's value is a part or result of the call, or a view of it; False if there is no room."""
         cdef Part* part = &self.parts[self.part_count]
-        part.position, part.index, part.dimensions = position, index, -1 if shape is None else <int>len(shape)
-        for i, size in enumerate(shape or ()):
-            part.shape[i] = size
+        if self.part_count == MOST_PARTS:
+            return False
+        part.position, part.index, part.dimensions = position, index, -1
+        if value is not part_of_call and value.shape != part_of_call.shape:
+            if value.ndim > MOST_DIMENSIONS:
+                return False
+            part.dimensions = value.ndim
+            for i, size in enumerate(value.shape):
+                part.shape[i] = size
         self.part_count += 1
+        return True
 
     cdef void run(self, list parts) except *:
         """Run the kernel on these parts and results."""
@@ -294,10 +293,11 @@ cdef class Call:
     cdef list steps
     cdef object results  # of each result its shape and dtype, None, or the index of the argument that takes it
     cdef bint single  # the op returns one array, not several
+    cdef bint packed  # some weights are: a call without any is spared the search for them
 
-    cdef object run(self, tuple arguments, bint packed):
+    cdef object run(self, tuple arguments):
         """Return the op's result; UNKNOWN if these arrays are a different matter, or memory is short."""
-        cdef list parts = taken_apart(arguments, packed)
+        cdef list parts = taken_apart(arguments) if self.packed else list(arguments)
         cdef Py_ssize_t first = len(parts)
         cdef Step step
         for result in self.results:
@@ -335,15 +335,15 @@ def record(build, tuple arguments, tuple settings, list chosen, list steps, resu
     threads : module
         Has ``acquire`` and ``release``.
     """
-    cdef bint packed
-    signature = signature_of(build, arguments, settings, &packed)
+    signature = signature_of(build, arguments, settings)
     if signature is None:
         return
     cdef Call call = Call.__new__(Call)
     cdef Step step
     call.single = isinstance(result, np.ndarray)
-    parts = taken_apart(arguments, packed)
+    parts = taken_apart(arguments)
     first = len(parts)
+    call.packed = first > len(arguments)
     call.results = []
     for each in [result] if call.single else result:
         index = first if each is None else origin(each, parts)
@@ -388,10 +388,9 @@ def again(build, tuple arguments, backend):
         The op's result.
     """
     cdef Call call
-    cdef bint packed
-    signature = signature_of(build, arguments, settings_of(backend), &packed)
+    signature = signature_of(build, arguments, settings_of(backend))
     if signature is None:
         return UNKNOWN
     with cython.critical_section(recorded):
         call = <Call>recorded.get(signature)
-    return UNKNOWN if call is None else call.run(arguments, packed)
+    return UNKNOWN if call is None else call.run(arguments)

@@ -277,7 +277,7 @@ def run_pad_planes(planes, image, target, num_threads):
 def has_nonfinite(values):
     """Whether any value is NaN or infinite: only those minus themselves are not 0."""
     found = False
-    for i in range(values.size):
+    for i in range(values.size):  # from another start, as a share has it, LLVM would not form vectors
         found |= values[i] - values[i] != 0
     return found
 
