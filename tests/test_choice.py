@@ -182,10 +182,13 @@ def test_masked_weight_gradient_of_groups():
     assert kernels(2 * channels + 2, 8, 9, 1, 2)[2] == "direct"
 
 
-def test_weight_gradients_of_groups_need_two_vectors_of_channels():
-    assert kernels(32, 32, 28, 3, padding=1)[2] == "winograd4"
-    assert kernels(4 * 16, 4 * 16, 28, 3, 4, padding=1)[2] == "general"
-    assert kernels(4 * 32, 4 * 32, 28, 3, 4, padding=1)[2] == "winograd4"
+@pytest.mark.parametrize(
+    ("channels", "groups", "size", "expected"),
+    [(8, 4, 28, "general"), (16, 4, 28, "winograd4"), (16, 6, 14, "general"), (16, 7, 14, "winograd4")],
+)
+def test_weight_gradients_of_groups(channels, groups, size, expected):
+    """Half a vector of channels or a whole one; products that make up for the start of a call or do not."""
+    assert kernels(channels * groups, channels * groups, size, 3, groups, padding=1)[2] == expected
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@
 #define VECTOR_BYTES 16
 #define MR 6
 #endif
+/* Rows of a tile of one vector: as many as it has floats, where they are more. */
+#define MOST_ROWS (VECTOR_BYTES / 4 > MR ? VECTOR_BYTES / 4 : MR)
 /* Direct kernels: rows up to which a tile is four and three vectors wide, beyond them two: v (mr + 1) + 1 registers. The
  * last tile of a plane takes the vectors it needs. The tile of dot products. */
 #if MR > 6

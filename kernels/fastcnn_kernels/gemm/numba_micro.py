@@ -30,6 +30,8 @@ from fastcnn_kernels.gemm.numba_llvm import (
 )
 from fastcnn_kernels.numba_support import compiled
 
+#: Rows of a tile of one vector: as many as it has floats, where they are more.
+MOST_ROWS = max(MR, VECTOR_BYTES // 4)
 #: Rows up to which a direct tile is four and three vectors wide (as in micro.h).
 WIDE_ROWS, MIDDLE_ROWS = (6, 9) if MR > 6 else (2, 4)
 OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
@@ -274,8 +276,8 @@ def _micro_code(typing_context, mr, columns, L, a, b, b_step, c, ldc, accumulate
         key = builder.add(builder.mul(mr, mr.type(2)), builder.zext(two, mr.type))
         cases = [
             (rows * 2 + vectors - 1, partial(_emit_micro, builder, rows, vectors, vector_type, *arguments))
-            for rows in range(1, MR + 1)
-            for vectors in (1, 2)
+            for vectors, most in ((1, MOST_ROWS), (2, MR))
+            for rows in range(1, most + 1)
         ]
         emit_switch(builder, key, cases)
         return context.get_dummy_value()

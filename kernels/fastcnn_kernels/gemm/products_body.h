@@ -9,7 +9,7 @@ INLINE void NAME(put)(REAL *target, NAME(vec) sums, int accumulate) {
 
 INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *b,
                              ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
-    NAME(vec) acc[MR][2];
+    NAME(vec) acc[MOST_ROWS][2];
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < vectors; j++) { /* C is met last: its lines arrive meanwhile */
             acc[i][j] = (NAME(vec)){0};
@@ -38,6 +38,15 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
+/* Beside one vector there is room for MOST_ROWS. */
+#if MR > 12
+#define ROW_COUNTS_OF_ONE(CASE) CASE(15) CASE(16)
+#elif MOST_ROWS > MR
+#define ROW_COUNTS_OF_ONE(CASE) CASE(7) CASE(8)
+#else
+#define ROW_COUNTS_OF_ONE(CASE)
+#endif
+
 /* One case for every number of rows and of vectors of a direct tile: the rows of WIDE_ROWS and MIDDLE_ROWS. */
 #define UP_TO_2(CASE, n) CASE(n, 1) CASE(n, 2)
 #define UP_TO_3(CASE, n) UP_TO_2(CASE, n) CASE(n, 3)
@@ -62,7 +71,7 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
 #define ONE(n) case n: NAME(micro_rows)(n, 1, L, a, b, b_step, c, ldc, accumulate); break;
 #define TWO(n) case n: NAME(micro_rows)(n, 2, L, a, b, b_step, c, ldc, accumulate); break;
     if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
-    else switch (mr) { ROW_COUNTS(ONE) }
+    else switch (mr) { ROW_COUNTS(ONE) ROW_COUNTS_OF_ONE(ONE) }
 #undef ONE
 #undef TWO
 }
@@ -337,6 +346,7 @@ static void NAME(add_lanes)(const REAL *sums, REAL *out, ptrdiff_t n) {
 #undef ONE_ROW
 #undef SIX
 #undef ROW_COUNTS
+#undef ROW_COUNTS_OF_ONE
 #undef TILE_SIZES
 #undef MORE_SIZES
 #undef UP_TO_2

@@ -55,15 +55,15 @@ cdef void pad_block(
         zero_run(planes, channels * F * rows * width)
     if sw == 2 and F > 1 and phases[1] != phases[3]:  # both remainders of a row at once
         for c in range(channels):
-            for f in range(0, F, 2):
-                for i in range(rows):
+            for i in range(rows):
+                for f in range(0, F, 2):
                     h = (p + i) * sh + phases[2 * f] - top
                     if 0 <= h < H:
                         split_row(
-                            image + (c * H + h) * W - left, left, left + W, target + i * width,
-                            target + (rows + i) * width, width,
+                            image + (c * H + h) * W - left, left, left + W, target + (f * rows + i) * width,
+                            target + ((f + 1) * rows + i) * width, width,
                         )
-                target += 2 * rows * width
+            target += F * rows * width
         return
     for c in range(channels):
         for f in range(F):
@@ -105,40 +105,43 @@ cdef void direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
-    cdef Py_ssize_t pixel, tile_width, i, panel, q = 0
     cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
+    cdef Py_ssize_t count = ((Q if by_row else pixels) + VL - 1) // VL, most = TILE_VECTORS(mr)
+    cdef Py_ssize_t tiles = (count + most - 1) // most, fewest = count // tiles
+    cdef Py_ssize_t pixel, tile_width, i, panel, run, index
     cdef bint in_place = by_row and product[5] == 1 and pool == 1 and activation == 0, whole
     cdef const real* start = NULL
     cdef real* c
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
+        whole = in_place and M - i >= mr
         if bias != NULL:
             start = bias + i
-        pixel = 0
-        while pixel < pixels:
-            if by_row:
-                q = pixel % width
-            vectors = <int>even_tile(((Q - q if by_row else pixels - pixel) + VL - 1) // VL, TILE_VECTORS(mr))
-            tile_width = vectors * VL
-            whole = in_place and M - i >= mr
-            c = out + i * product[6] + (p + pixel // width) * product[4] + q if whole else tile
-            direct(
-                mr, vectors, L, a_packed + i * L, planes + pixel, offset, start, c, product[6] if whole else tile_width
-            )
-            if not whole:
-                activate(tile, min(mr, M - i), tile_width, tile_width, activation)
-                if pool == 2:
-                    store_tile(
-                        tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1, rows * Q
-                    )
+        for run in range(rows if by_row else 1):
+            pixel = run * width
+            c = out + i * product[6] + (p + run) * product[4] if whole else tile
+            for index in range(tiles):
+                vectors = <int>(fewest + (index < count - tiles * fewest))
+                tile_width = vectors * VL
+                direct(
+                    mr, vectors, L, a_packed + i * L, planes + pixel, offset, start, c,
+                    product[6] if whole else tile_width,
+                )
+                if whole:
+                    c += tile_width
                 else:
-                    store_tile(
-                        tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
-                        out + i * product[6] + p * product[4], product[4], product[5], product[6],
-                    )
-            pixel += tile_width
-            if by_row and q + tile_width == Q:
-                pixel += width - Q
+                    activate(tile, min(mr, M - i), tile_width, tile_width, activation)
+                    if pool == 2:
+                        store_tile(
+                            tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1,
+                            rows * Q,
+                        )
+                    else:
+                        store_tile(
+                            tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
+                            out + i * product[6] + p * product[4], product[4], product[5], product[6],
+                        )
+                pixel += tile_width
     if pool == 2:
         pool_block(sums, out, product, M, rows, p)
 

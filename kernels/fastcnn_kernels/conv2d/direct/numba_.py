@@ -51,14 +51,14 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
     F = phases.shape[0]
     if sw == 2 and F > 1 and phases[0, 1] != phases[1, 1]:  # both remainders of a row at once
         for c in range(channels):
-            for f in range(0, F, 2):
-                for i in range(rows):
+            for i in range(rows):
+                for f in range(0, F, 2):
                     h = (p + i) * sh + phases[f, 0] - top
                     if 0 <= h < H:
                         source = image_start + (c * H + h) * W - left
-                        even = target + i * width
+                        even = target + (f * rows + i) * width
                         split_row(image, source, left, left + W, planes, even, even + rows * width, width)
-                target += 2 * rows * width
+            target += F * rows * width
         return
     for c in range(channels):
         for f in range(F):
@@ -120,42 +120,43 @@ def direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     P, Q, VL = product[0], product[1], panel_width(planes) // 2
     rows = min(PB, P - p)
-    pixels, q = (rows - 1) * width + Q, 0
+    pixels = (rows - 1) * width + Q
     by_row = Q % VL == 0 and Q >= blocking.VECTORS_OF_A_ROW * VL
+    count, most = ((Q if by_row else pixels) + VL - 1) // VL, tile_vectors(mr)
+    tiles = (count + most - 1) // most
+    fewest = count // tiles
     in_place = by_row and product[5] == 1 and pool == 1 and activation == 0
     for panel in range((M + mr - 1) // mr):
         i = panel * mr
-        pixel = 0
-        while pixel < pixels:
-            if by_row:
-                q = pixel % width
-            vectors = even_tile(((Q - q if by_row else pixels - pixel) + VL - 1) // VL, tile_vectors(mr))
-            tile_width = vectors * VL
-            if in_place and M - i >= mr:
-                direct(
-                    mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
-                    bias_start + i, has_bias, out,
-                    out_start + i * product[6] + (p + pixel // width) * product[4] + q, product[6],
-                )  # fmt: skip
-            else:
-                direct(
-                    mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
-                    bias_start + i, has_bias, tile, tile_start, tile_width,
-                )  # fmt: skip
-                activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
-                if pool == 2:
-                    store_tile(
-                        tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile,
-                        sums + i * rows * Q, Q, 1, rows * Q,
+        whole = in_place and M - i >= mr
+        for run in range(rows if by_row else 1):
+            pixel, c = run * width, out_start + i * product[6] + (p + run) * product[4]
+            for index in range(tiles):
+                vectors = fewest + (1 if index < count - tiles * fewest else 0)
+                tile_width = vectors * VL
+                if whole:
+                    direct(
+                        mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start,
+                        bias, bias_start + i, has_bias, out, c, product[6],
                     )  # fmt: skip
+                    c += tile_width
                 else:
-                    store_tile(
-                        tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
-                        out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+                    direct(
+                        mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start,
+                        bias, bias_start + i, has_bias, tile, tile_start, tile_width,
                     )  # fmt: skip
-            pixel += tile_width
-            if by_row and q + tile_width == Q:
-                pixel += width - Q
+                    activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
+                    if pool == 2:
+                        store_tile(
+                            tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile,
+                            sums + i * rows * Q, Q, 1, rows * Q,
+                        )  # fmt: skip
+                    else:
+                        store_tile(
+                            tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
+                            out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+                        )  # fmt: skip
+                pixel += tile_width
     if pool == 2:
         pool_block(tile, sums, out, out_start, product, M, rows, p)
 

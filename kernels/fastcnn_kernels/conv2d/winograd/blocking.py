@@ -40,8 +40,8 @@ CHUNK_BYTES = 10 << 20
 #: bytes of patches as they take or as stay in L2 beside them, multiplies those, and goes on. No patch then leaves its
 #: core. Above it, all workers share patches and products.
 PRODUCTS_OF_PART, CHUNK_IN_L2 = 3 << 20, 3 << 18
-#: Products of all parts, which are added up in the end; parts at most and at least, a power of two, which two threads
-#: share evenly; and tiles of a part at least, on average.
+#: Products of all parts, which are added up in the end; parts at most and at least in all groups, in each a power of
+#: two, which two threads share evenly; and tiles of a part at least, on average.
 PRODUCTS_OF_PARTS, MOST_PARTS, LEAST_PARTS, TILES_OF_PART = 5 << 20, 8, 4, 32
 #: Panels of rows and of columns that a task of the weight gradient multiplies: each patch met twice or four times.
 WEIGHT_ROWS, WEIGHT_COLUMNS = 4, 2
@@ -54,21 +54,23 @@ def _chunk(tile_rows, tiles_w, tile_bytes, budget):
 
 
 @planned
-def weight_blocks(E, E_dy, groups, M, C, tile_rows, tiles_w, mr, NR, itemsize):
-    """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of the tiles.
+def weight_blocks(E, E_dy, groups, M, C, tile_rows, tiles_w, mr, columns, itemsize):
+    """Tiles of a chunk, panels of rows and of columns per task, splits of a task's E products, parts of each group.
 
-    There are E matrices of patches of the image, and E_dy of dy.
+    A part of the tiles of a group is one worker's alone; with 0 parts, all workers share all groups. There are E
+    matrices of patches of the image, and E_dy of dy, in panels of `columns` and `mr` channels.
     """
-    row_panels, column_panels = -(-M // mr), -(-C // NR)
-    tile_bytes = groups * (E_dy * row_panels * mr + E * column_panels * NR) * itemsize
-    rows, columns = even(row_panels, WEIGHT_ROWS), even(column_panels, WEIGHT_COLUMNS)
-    products_bytes = E * groups * row_panels * column_panels * mr * NR * itemsize
-    parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // products_bytes))
-    parts = 1 << max(1, min(parts, tile_rows, tile_rows * tiles_w // TILES_OF_PART)).bit_length() - 1
-    if parts > 1 and products_bytes <= PRODUCTS_OF_PART:
+    row_panels, column_panels = -(-M // mr), -(-C // columns)
+    tile_bytes = (E_dy * row_panels * mr + E * column_panels * columns) * itemsize
+    rows_of_task, columns_of_task = even(row_panels, WEIGHT_ROWS), even(column_panels, WEIGHT_COLUMNS)
+    products_bytes = E * row_panels * column_panels * mr * columns * itemsize
+    parts = max(LEAST_PARTS, min(MOST_PARTS, PRODUCTS_OF_PARTS // (groups * products_bytes)))
+    parts = max(1, min(-(-parts // groups), tile_rows, tile_rows * tiles_w // TILES_OF_PART))
+    parts = 1 << parts.bit_length() - 1
+    if groups * parts > 1 and products_bytes <= PRODUCTS_OF_PART:
         chunk = _chunk(-(-tile_rows // parts), tiles_w, tile_bytes, max(CHUNK_IN_L2, products_bytes))
-        return np.array([chunk, rows, columns, 1, parts], np.intp)
-    chunk = _chunk(tile_rows, tiles_w, tile_bytes, CHUNK_BYTES)
-    tasks = groups * -(-row_panels // rows) * -(-column_panels // columns)
+        return np.array([chunk, rows_of_task, columns_of_task, 1, parts], np.intp)
+    chunk = _chunk(tile_rows, tiles_w, groups * tile_bytes, CHUNK_BYTES)
+    tasks = groups * -(-row_panels // rows_of_task) * -(-column_panels // columns_of_task)
     splits = 1 if tasks >= TASKS else 4
-    return np.array([chunk, rows, columns, splits, 1], np.intp)
+    return np.array([chunk, rows_of_task, columns_of_task, splits, 0], np.intp)

@@ -39,9 +39,8 @@ _STRIDED = (2_050_000, 8, 12)
 _STRIDED_WEIGHTS = (2_800_000, 20, 36)
 #: Plain sums of the channels-last kernel, transforms of patches that stay with their core: by hand, to 107 layers.
 _WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 22)})
-#: In groups, the weight gradient's products of one vector of channels cost this many times as much: they are those of
-#: two, over sums that are short as patches of all groups wait together. Of 134 layers, the picks cost 1.02 of the best.
-_PRODUCTS_OF_ONE_VECTOR = 3
+#: Start of the weight gradient by tiles of 4 x 4 in groups, which are each one worker's own: by hand, to 152 layers.
+_START_OF_GROUPS = 1_900_000
 #: What an element of the filters costs in the weight gradient if its products leave L3.
 _FILTER_FROM_MEMORY = 36
 #: What the images of a dilated layer's remainders cost: once a call, and for each pixel on its way into one or out of
@@ -84,11 +83,9 @@ def costs(
         if weights:
             channels, products = parts * _up(C, lanes_of_vector), M * C * parts
             filters = _FILTER_FROM_MEMORY if E * groups * products * itemsize > L3_BYTES else filters
-            times = _PRODUCTS_OF_ONE_VECTOR if groups > 1 and channels == lanes_of_vector else 1
-            per_group = (
-                tiles * (times * channels * rows + transform * (channels + _up(M, lanes_of_vector)))
-                + filters * products
-            )
+            start = _START_OF_GROUPS if groups > 1 and m == 4 else start
+            moved = channels + _up(M, lanes_of_vector)
+            per_group = tiles * (channels * rows + transform * moved) + filters * products
         else:
             lanes, D, filters = _up(tiles, lanes_of_vector), C * parts, 0 if packed else filters
             per_group = lanes * (D * rows + transform * (D + M)) + filters * M * D

@@ -199,7 +199,11 @@ def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, p
     intp, VL, v = H.type, vector_type.count, Arithmetic(builder, vector_type)
     none, tile = ir.Constant(ir.VectorType(ir.IntType(1), VL), None), TILES[m]
     shared = tile.patch - tile.step
-    with cgutils.for_range(builder, builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL))) as loop:
+    right = builder.add(left, builder.sub(n, intp(shared)))
+    rest = builder.srem(builder.sub(n, intp(1)), intp(VL))
+    beyond = builder.and_(builder.icmp_signed(">=", right, W), builder.icmp_signed("<", rest, intp(shared)))
+    vectors = builder.sub(builder.sdiv(builder.add(n, intp(VL - 1)), intp(VL)), builder.zext(beyond, intp))
+    with cgutils.for_range(builder, vectors) as loop:  # all but a last one of nothing but zeros for tails
         j = builder.mul(loop.index, intp(VL))
         column = builder.add(left, j)
         inside = builder.and_(
@@ -218,6 +222,7 @@ def _emit_image_rows(builder, vector_type, m, plane, H, W, top, left, n, rows, p
         for j in range(shared):
             last = builder.add(builder.mul(pitch, intp(i)), builder.add(n, intp(j - shared)))
             value = builder.load(builder.gep(rows, [last]))
+            value = builder.select(beyond, ir.Constant(value.type, 0), value)
             builder.store(value, builder.gep(tails, [intp((2 * i + j) * 2 * VL)]))
 
 

@@ -1,6 +1,9 @@
 /* Included once per dtype by each_dtype.h; no include guard by intent. */
 
 #if defined(__GNUC__)
+/* Keeps the compiler from computing all addresses of a walk ahead: they would not fit registers. */
+#define STEP_BY_STEP(p) __asm__("" : "+r"(p))
+
 /* Four points of a plane of stride 2 in an image, from 4 pixels; in the results, 4 pixels from four points. */
 INLINE void NAME(four_points)(NAME(vec) x0, NAME(vec) x1, NAME(vec) x2, NAME(vec) x3, NAME(vec) *y, const int y_step) {
     const NAME(vec) even_c = x3 - (REAL)PD2 * x1, odd_c = x2 - (REAL)PD2 * x0;
@@ -125,17 +128,20 @@ INLINE void NAME(patches_of)(const int kind, const int m, ptrdiff_t count, ptrdi
         NAME(vec) half[9][9];
         UNROLL for (int j = 0; j < in; j++) {
             NAME(vec) x[9];
-            UNROLL for (int i = 0; i < in; i++) {
-                const REAL *p = source + i * row_step + j * column_step;
+            const REAL *p = source + j * column_step;
+            UNROLL for (int i = 0; i < in; i++, p += row_step) {
+                STEP_BY_STEP(p);
                 x[i] = lanes >= VL ? NAME(load)(p) : NAME(load_masked)(mask, p);
             }
             NAME(transform)(kind, m, x, 1, &half[0][j], 9);
         }
+        REAL *next = target;
         UNROLL for (int i = 0; i < out; i++) {
             NAME(vec) y[9];
             NAME(transform)(kind, m, half[i], 1, y, 1);
-            UNROLL for (int j = 0; j < out; j++) {
-                REAL *p = target + (places ? places[i * out + j] : (i * out + j) * e_step);
+            UNROLL for (int j = 0; j < out; j++, next += e_step) {
+                STEP_BY_STEP(next);
+                REAL *p = places ? target + places[i * out + j] : next;
                 if (lanes >= VL) NAME(store)(p, y[j]); else NAME(store_masked)(mask, p, y[j]);
             }
         }
@@ -218,7 +224,8 @@ INLINE void NAME(interleave)(const int n, const NAME(vec) *x, NAME(vec) *v) {
 INLINE void NAME(image_rows_of)(const int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
                                 ptrdiff_t n, REAL *rows, ptrdiff_t pitch, REAL *tails) {
     const int patch = PATCH(m), shared = PATCH(m) - STEP(m);
-    for (ptrdiff_t j = 0; j < n; j += VL) {
+    const int beyond = left + n - shared >= W && (n - 1) % VL < shared; /* the last vector has only zeros, for tails */
+    for (ptrdiff_t j = 0; j < n - beyond * shared; j += VL) {
         const ptrdiff_t column = left + j;
         const uint16_t mask = BETWEEN(-column, W - column);
         NAME(vec) x[9], y[9];
@@ -233,7 +240,7 @@ INLINE void NAME(image_rows_of)(const int m, const REAL *plane, ptrdiff_t H, ptr
         UNROLL for (int i = 0; i < patch; i++) NAME(store)(rows + i * pitch + j, y[i]);
     }
     UNROLL for (int i = 0; i < patch; i++)
-        UNROLL for (int j = 0; j < shared; j++) tails[(2 * i + j) * 2 * VL] = rows[i * pitch + n - shared + j];
+        UNROLL for (int j = 0; j < shared; j++) tails[(2 * i + j) * 2 * VL] = beyond ? 0 : rows[i * pitch + n - shared + j];
 }
 
 static void NAME(image_rows)(int m, const REAL *plane, ptrdiff_t H, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left,
@@ -288,8 +295,9 @@ INLINE void NAME(lanes_to_rows_of)(const int m, const REAL *sums, ptrdiff_t e_st
         NAME(vec) half[8][9];
         UNROLL for (int j = 0; j < of; j++) {
             NAME(vec) x[9];
-            UNROLL for (int i = 0; i < of; i++) {
-                const REAL *p = sums + (i * of + j) * e_step + t;
+            const REAL *p = sums + j * e_step + t;
+            UNROLL for (int i = 0; i < of; i++, p += of * e_step) {
+                STEP_BY_STEP(p);
                 x[i] = mask == FIRST(VL) ? NAME(load)(p) : NAME(load_masked)(mask, p);
             }
             NAME(transform)(RESULT, m, x, 1, &half[0][j], 9);
@@ -314,6 +322,7 @@ static void NAME(lanes_to_rows)(int m, const REAL *sums, ptrdiff_t e_step, ptrdi
 }
 #undef EACH_TILE
 #undef WATCH
+#undef STEP_BY_STEP
 #else
 static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
                           ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,

@@ -15,12 +15,24 @@ from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
-from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import MOST_ROWS, micro
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors, 9 x 129 with stride 2
+
+
+@compiled
+def tile_columns(C, VL):
+    """Channels of the image in a panel of patches: two vectors, or one that holds them all."""
+    return VL if C <= VL else 2 * VL
+
+
+@compiled
+def tile_rows(M, C, VL):
+    """Channels of dy in a panel of patches; beside one vector, more of them fit registers."""
+    return panel_rows(M, MOST_ROWS if C <= VL else MR)
 
 
 @compiled
@@ -56,38 +68,38 @@ def transform_channels(
 
 @threaded
 def share_channels(
-    dy, image, w, Y, V, table, m, tiles, count, segments, scratch, scratch_step, worker, workers
+    dy, image, w, Y, V, table, m, first_group, end_group, tiles, count, segments, scratch, scratch_step, worker, workers
 ):  # fmt: skip
-    """Patches of this worker's share of the channels of dy, and of the image, in one chunk of tiles."""
+    """Patches of this worker's share of the channels of dy, and of the image, in some groups and a chunk of tiles."""
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
-    E, E_dy, NR, mr = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(image), panel_rows(M)
-    VL = NR // 2
-    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
+    E, E_dy, VL = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(image) // 2
+    columns, mr = tile_columns(C, VL), tile_rows(M, C, VL)
+    y_step, v_step = tiles * mr + SPACING, tiles * columns + SPACING
     row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
-    column_panels = (C + NR - 1) // NR
-    columns = scratch + worker * scratch_step
-    tasks = groups * row_panels * parts * count
+    column_panels = (C + columns - 1) // columns
+    scratch += worker * scratch_step
+    tasks = (end_group - first_group) * row_panels * parts * count
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         index, unit = task % count, task // count
         panel, g, first = unit // parts % row_panels, unit // (parts * row_panels), unit % parts * VL
         if panel * mr + first >= M:
             continue
         transform_channels(
-            dy, ((segments[index, 0] * groups + g) * M + panel * mr + first) * P * Q, w,
+            dy, ((segments[index, 0] * groups + first_group + g) * M + panel * mr + first) * P * Q, w,
             Y + (g * row_panels + panel) * E_dy * y_step + first, P * Q, table, GRADIENT, m, P, Q, 0, 0,
-            min(VL, mr - first, M - panel * mr - first), segments, index, mr, y_step, columns,
+            min(VL, mr - first, M - panel * mr - first), segments, index, mr, y_step, scratch,
         )  # fmt: skip
-    tasks = groups * blocks * count
+    tasks = (end_group - first_group) * blocks * count
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         index, unit = task % count, task // count
         g, first = unit // blocks, unit % blocks * VL
         part, c = first // place, first % place
         transform_channels(
-            image, ((segments[index, 0] * groups + g) * channels + c) * H * W, w,
-            V + (g * column_panels + first // NR) * E * v_step + first % NR, H * W, table, IMAGE, m, H, W,
+            image, ((segments[index, 0] * groups + first_group + g) * channels + c) * H * W, w,
+            V + (g * column_panels + first // columns) * E * v_step + first % columns, H * W, table, IMAGE, m, H, W,
             table[1, 2] + part // across * 3, table[1, 3] + part % across * 3, min(VL, channels - c), segments, index,
-            NR, v_step, columns,
+            columns, v_step, scratch,
         )  # fmt: skip
 
 
@@ -95,17 +107,16 @@ def share_channels(
 def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_step, check):
     """The 3 x 3 gradients of one tile of products."""
     M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
-    channels, place = table[3, 3], table[3, 4]
-    NR, mr = panel_width(out), panel_rows(M)
-    VL, vectors = NR // 2, check + NR
+    channels, place, VL = table[3, 3], table[3, 4], panel_width(out) // 2
+    columns, mr, vectors = tile_columns(C, VL), tile_rows(M, C, VL), check + 2 * VL
     for i in range(min(mr, M - row_panel * mr)):
-        for half in range(2):
-            column = column_panel * NR + half * VL
+        for vector in range(columns // VL):
+            column = column_panel * columns + vector * VL
             if column >= C:
                 break
             c = column % place
             lanes = min(VL, channels - c)
-            taps(m, lanes, w, products + i * NR + half * VL, p_step, w, vectors)
+            taps(m, lanes, w, products + i * columns + vector * VL, p_step, w, vectors)
             for t in range(9):
                 zero_run(w, vectors + t * VL + lanes, VL - lanes)
             watch(w, vectors, 9, w, check)
@@ -121,20 +132,19 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
 
 @threaded
 def weight_tasks(
-    w, Y, V, products, out, table, m, gradient_of, tiles, blocks, first_chunk, last_chunk, scratch, scratch_step,
-    worker, workers,
+    w, Y, V, products, out, table, m, gradient_of, first_group, end_group, tiles, blocks, first_chunk, finish, scratch,
+    scratch_step, worker, workers,
 ):  # fmt: skip
-    """products[m, c] (+)= Y . V over one chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
+    """products[m, c] (+)= Y . V over a chunk of tiles, for this worker's share of the tasks (g, rows, columns, es).
 
-    A task that has all E products of the last chunk goes on to the results.
+    `finish` tells it to go on to the results; a task then has all E products.
     """
-    groups, M, C = table[0, 3], table[0, 4], table[0, 5]
-    IB, JB, splits = blocks[1], blocks[2], blocks[3]
-    E, E_dy, NR, mr = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(w), panel_rows(M)
-    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
+    M, C, IB, JB, splits, VL = table[0, 4], table[0, 5], blocks[1], blocks[2], blocks[3], panel_width(w) // 2
+    E, E_dy, columns, mr = table[4, 0] ** 2, table[4, 3] ** 2, tile_columns(C, VL), tile_rows(M, C, VL)
+    row_panels, column_panels = (M + mr - 1) // mr, (C + columns - 1) // columns
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
-    y_step, v_step = tiles * mr + SPACING, tiles * NR + SPACING
-    tasks = groups * i_blocks * j_blocks * splits
+    y_step, v_step, p_step = tiles * mr + SPACING, tiles * columns + SPACING, mr * columns + SPACING
+    tasks = (end_group - first_group) * i_blocks * j_blocks * splits
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         g = task // (i_blocks * j_blocks * splits)
         row_first = task // (j_blocks * splits) % i_blocks * IB
@@ -144,18 +154,19 @@ def weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro(
-                        mr, min(NR, C - j * NR), tiles, w,
+                        mr, min(columns, C - j * columns), tiles, w,
                         Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step, w,
-                        V + ((g * column_panels + j) * E + e) * v_step, NR, w, products + (pair * E + e) * p_step, NR,
-                        not first_chunk,
+                        V + ((g * column_panels + j) * E + e) * v_step, columns, w,
+                        products + (pair * E + e) * p_step, columns, not first_chunk,
                     )  # fmt: skip
-        if last_chunk and splits == 1:
+        if finish:
             for i in range(row_first, min(row_panels, row_first + IB)):
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     weight_results(
-                        w, products + pair * E * p_step, out, table, m, g, i, j, p_step, scratch + worker * scratch_step
-                    )
+                        w, products + pair * E * p_step, out, table, m, first_group + g, i, j, p_step,
+                        scratch + worker * scratch_step,
+                    )  # fmt: skip
 
 
 channels_of_one, tasks_of_one = share_channels.share, weight_tasks.share
@@ -166,21 +177,26 @@ def weight_parts(
     dy, image, w, Y, V, patches_step, products, part_size, out, table, m, gradient_of, blocks, segments, scratch,
     scratch_step, worker, workers,
 ):  # fmt: skip
-    """products[part] = Y . V over the tiles of each part in this worker's share, chunk by chunk; all is its own."""
-    tile_rows, tiles_w, chunk, parts = table[0, 0] * table[1, 4], table[1, 5], blocks[0], blocks[4]
+    """products[g, part] = Y . V over the tiles of each part of each group in this worker's share, chunk by chunk.
+
+    All patches are its own. So are the products if a group has one part, and then it goes on to the results.
+    """
+    rows_of_tiles, tiles_w, chunk, parts = table[0, 0] * table[1, 4], table[1, 5], blocks[0], blocks[4]
     segments = segments[worker * chunk : (worker + 1) * chunk]
     check, NR = scratch + worker * scratch_step, panel_width(w)
-    Y, V = Y + worker * patches_step, V + worker * patches_step
-    for part in range(parts * worker // workers, parts * (worker + 1) // workers):
-        first, end = tile_rows * part // parts * tiles_w, tile_rows * (part + 1) // parts * tiles_w
+    Y, V, units = Y + worker * patches_step, V + worker * patches_step, table[0, 3] * parts
+    for unit in range(units * worker // workers, units * (worker + 1) // workers):
+        g, part = unit // parts, unit % parts
+        own = products + (unit if parts > 1 else worker) * part_size
+        first, end = rows_of_tiles * part // parts * tiles_w, rows_of_tiles * (part + 1) // parts * tiles_w
         tile = first
         while tile < end:
             length = min(chunk, end - tile)
             count = find_segments(table, tile, tile + length, SEGMENT, segments, 0)
-            channels_of_one(dy, image, w, Y, V, table, m, length, count, segments, check + NR, 0, 0, 1)
+            channels_of_one(dy, image, w, Y, V, table, m, g, g + 1, length, count, segments, check + NR, 0, 0, 1)
             tasks_of_one(
-                w, Y, V, products + part * part_size, out, table, m, gradient_of, length, blocks, tile == first, False,
-                check, 0, 0, 1,
+                w, Y, V, own, out, table, m, gradient_of, g, g + 1, length, blocks, tile == first,
+                parts == 1 and tile + length == end, check, 0, 0, 1,
             )  # fmt: skip
             tile += length
 
@@ -188,59 +204,64 @@ def weight_parts(
 @threaded
 def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
-    M, C, E = table[0, 4], table[0, 5], table[4, 0] ** 2
-    NR, mr = panel_width(out), panel_rows(M)
-    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + NR - 1) // NR, mr * NR + SPACING
+    M, C, E, VL = table[0, 4], table[0, 5], table[4, 0] ** 2, panel_width(out) // 2
+    columns, mr = tile_columns(C, VL), tile_rows(M, C, VL)
+    row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + columns - 1) // columns, mr * columns + SPACING
     tasks = table[0, 3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        total = products + task * E * p_step
-        size = min(mr, M - task // column_panels % row_panels * mr) * NR
+        g, pair = task // (row_panels * column_panels), task % (row_panels * column_panels)
+        total = products + g * parts * part_size + pair * E * p_step
+        size = min(mr, M - pair // column_panels * mr) * columns
         for part in range(1, parts):
             for e in range(E):
                 add_vectors(w, total + e * p_step, w, total + part * part_size + e * p_step, size)
         weight_results(
-            w, total, out, table, m, task // (row_panels * column_panels), task // column_panels % row_panels,
-            task % column_panels, p_step, scratch + worker * scratch_step,
+            w, total, out, table, m, g, pair // column_panels, pair % column_panels, p_step,
+            scratch + worker * scratch_step,
         )  # fmt: skip
 
 
 def run_weight_plan(plan, dy, image, out, num_threads):
     """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (patch, step, _, sums, *_) = plan.table.tolist()
-    m, NR, mr, E, E_dy = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), patch**2, sums**2
-    tiles, row_panels, column_panels = N * tiles_h * tiles_w, -(-M // mr), -(-C // NR)
+    m, VL, E, E_dy, tiles = plan.m, VECTOR_BYTES // out.itemsize, patch**2, sums**2, N * tiles_h * tiles_w
+    columns, mr = tile_columns.py_func(C, VL), tile_rows(M, C, VL)
+    row_panels, column_panels = -(-M // mr), -(-C // columns)
     gradient_of = geometry.gradient_of(m)
-    blocks = blocking.weight_blocks(E, E_dy, groups, M, C, N * tiles_h, tiles_w, mr, NR, out.itemsize)
+    blocks = blocking.weight_blocks(E, E_dy, groups, M, C, N * tiles_h, tiles_w, mr, columns, out.itemsize)
     chunk, _, _, splits, parts = blocks.tolist()
-    V = whole_lines(groups * row_panels * E_dy * (chunk * mr + SPACING))
-    patches_size = V + groups * column_panels * E * (chunk * NR + SPACING)
-    partners = min(num_threads, parts) if parts > 1 else 1  # with patches of their own
-    products = partners * patches_size
-    part_size = groups * row_panels * column_panels * E * (mr * NR + SPACING)
-    scratch = products + parts * part_size
-    scratch_step = NR + patch * (SEGMENT + 1) * step * (NR // 2)
+    partners, groups_at_once = (min(num_threads, groups * parts), 1) if parts else (1, groups)
+    V = whole_lines(groups_at_once * row_panels * E_dy * (chunk * mr + SPACING))
+    patches_size = V + groups_at_once * column_panels * E * (chunk * columns + SPACING)
+    products = partners * patches_size  # partners have patches of their own
+    part_size = row_panels * column_panels * E * (mr * columns + SPACING)
+    scratch = products + part_size * (partners if parts == 1 else groups * max(parts, 1))
+    scratch_step = 2 * VL + patch * (SEGMENT + 1) * step * VL
     w = empty(scratch + num_threads * scratch_step, out.dtype)
     segments = np.empty((partners * chunk, 5), np.intp)
-    check = w[scratch:].reshape(num_threads, -1)[:, :NR]
+    check = w[scratch:].reshape(num_threads, -1)[:, : 2 * VL]
     check[...] = 0
     dy, image, out = flat(dy), flat(image), flat(out)
-    if parts > 1:
+    if parts:
         weight_parts(
             partners, dy, image, w, 0, V, patches_size, products, part_size, out, plan.table, m, gradient_of, blocks,
             segments, scratch, scratch_step,
         )  # fmt: skip
-    for tile in range(0, tiles if parts == 1 else 0, chunk):
+    for tile in range(0, 0 if parts else tiles, chunk):
         end = min(tiles, tile + chunk)
         count = find_segments(plan.table, tile, end, SEGMENT, segments, 0)
         share_channels(
-            num_threads, dy, image, w, 0, V, plan.table, m, end - tile, count, segments, scratch + NR, scratch_step
-        )
+            num_threads, dy, image, w, 0, V, plan.table, m, 0, groups, end - tile, count, segments, scratch + 2 * VL,
+            scratch_step,
+        )  # fmt: skip
         weight_tasks(
-            num_threads, w, 0, V, products, out, plan.table, m, gradient_of, end - tile, blocks, tile == 0,
-            end == tiles, scratch, scratch_step,
+            num_threads, w, 0, V, products, out, plan.table, m, gradient_of, 0, groups, end - tile, blocks, tile == 0,
+            splits == 1 and end == tiles, scratch, scratch_step,
         )  # fmt: skip
     if splits > 1 or parts > 1:
-        share_weight_results(num_threads, w, products, parts, part_size, out, plan.table, m, scratch, scratch_step)
+        share_weight_results(
+            num_threads, w, products, max(parts, 1), part_size, out, plan.table, m, scratch, scratch_step
+        )
     return not np.isnan(check).any()
 
 
