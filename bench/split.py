@@ -16,10 +16,7 @@ from fastcnn_kernels import table
 from fastcnn_kernels.conv2d.cases import HEADLINE, Layer
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd import numba_ as winograd
-from fastcnn_kernels.gemm.numba_ import panel_rows
-from fastcnn_kernels.gemm.numba_llvm import (
-    VECTOR_BYTES,
-)
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
 from fastcnn_kernels.numba_support import compiled
 
 LAYERS = ("ResNet-50 56x56 64", "ResNet-50 14x14 256", "VGG conv3 56x56 256 batch 1")
@@ -29,41 +26,45 @@ FLOPS = {"patches": (6 + 6) * 22, "results": (6 + 4) * 16, "filters": (3 + 6) * 
 
 
 @compiled
-def all_patches(image, w, V, table, m, NR, tile_panels, JT, segments, counts, C, v_size, patches, line):
+def all_patches(image, w, V, table, m, columns, tile_panels, JT, segments, counts, C, v_size, patches, line):
     """Patches of every tile, a block of panels at a time into the same place."""
     for first in range(0, tile_panels, JT):
         panels = min(JT, tile_panels - first)
-        winograd.find_panels(table, first, panels, NR, segments, counts, 0)
+        winograd.find_panels(table, first, panels, columns, segments, counts, 0)
         for j in range(panels):
             winograd.transform_images(
-                image, w, V + j * v_size, table, m, 0, 0, C, segments, j * NR, counts[j], patches, line
+                image, w, V + j * v_size, table, m, 0, 0, C, columns, segments, j * columns, counts[j], patches, line
             )
 
 
 @compiled
-def all_products(U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, NR, u_size, v_size, p_step):
+def all_products(
+    U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
+):
     """Products of every tile, each block of them into the same place."""
+    columns = vectors * (panel_width(w) // 2)
     for first in range(0, tile_panels, JT):
         for i in range(0, row_panels, IB):
             for j in range(min(JT, tile_panels - first)):
                 winograd.multiply(
-                    U, i * u_size, w, V + j * v_size, products, matrices, mr, min(IB, row_panels - i),
-                    tiles - (first + j) * NR, u_size, p_step,
+                    U, i * u_size, w, V + j * v_size, products, matrices, mr, min(IB, row_panels - i), vectors,
+                    tiles - (first + j) * columns, u_size, p_step,
                 )  # fmt: skip
 
 
 @compiled
-def all_results(w, products, out, table, m, mr, M, row_panels, tile_panels, IB, JT, NR, segments, counts, p_step, line,
-                check):  # fmt: skip
+def all_results(
+    w, products, out, table, m, mr, M, row_panels, tile_panels, IB, JT, columns, segments, counts, p_step, line, check
+):
     """Results of every tile, from products that lie in one place."""
     for first in range(0, tile_panels, JT):
         panels = min(JT, tile_panels - first)
-        winograd.find_panels(table, first, panels, NR, segments, counts, 0)
+        winograd.find_panels(table, first, panels, columns, segments, counts, 0)
         for i in range(0, row_panels, IB):
             for j in range(panels):
                 winograd.transform_results(
-                    w, products, w, False, out, table, m, 0, i * mr, min(M, (i + IB) * mr), segments, j * NR,
-                    counts[j], p_step, 0, line, check,
+                    w, products, w, False, out, table, m, 0, i * mr, min(M, (i + IB) * mr), columns, segments,
+                    j * columns, counts[j], p_step, 0, line, check,
                 )  # fmt: skip
 
 
@@ -75,27 +76,29 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     kernel = next(row for row in table.kernels_of(case.op) if row.name == "conv2d_winograd4_numba")
     plan = geometry.forward(m, call["x"].shape, call["weight"].shape, call["out"].shape, (1, 1), layer.padding, 1)
     (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
-    NR, mr, E, tiles = 2 * VECTOR_BYTES // itemsize, panel_rows(M), (m + 2) ** 2, N * tiles_h * tiles_w
-    row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
-    matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, NR)
-    _, JT, IB, _, _ = blocking.product_blocks(v_size * itemsize, 1, M, tiles, mr, NR, False).tolist()
-    p_step = IB * mr * NR + winograd.SPACING
+    NR, E, tiles = 2 * VECTOR_BYTES // itemsize, (m + 2) ** 2, N * tiles_h * tiles_w
+    vectors = winograd.tile_vectors(tiles, NR // 2)
+    mr, columns = winograd.tile_rows(M, vectors), vectors * (NR // 2)
+    row_panels, tile_panels = -(-M // mr), -(-tiles // columns)
+    matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, columns)
+    _, JT, IB, _, _ = blocking.product_blocks(v_size * itemsize, 1, M, tiles, mr, columns, False).tolist()
+    p_step = IB * mr * columns + winograd.SPACING
     V = (1 + winograd.LINES) * NR + winograd.PACKED_CHANNELS * 9 * mr
     products = V + JT * v_size
     w = np.zeros(products + E * p_step, np.float32)
     U = np.zeros(row_panels * u_size, np.float32)
-    segments, counts = np.empty((JT * NR, 5), np.intp), np.empty(JT, np.intp)
+    segments, counts = np.empty((JT * columns, 5), np.intp), np.empty(JT, np.intp)
     x, weight, out = (call[name].reshape(-1) for name in ("x", "weight", "out"))
     phases = {
-        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, filters, u_size, w, NR, 0),
+        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, mr, filters, u_size, w, NR, 0),
         "patches": lambda: all_patches(
-            x, w, V, plan.table, m, NR, tile_panels, JT, segments, counts, C, v_size, patches, NR
+            x, w, V, plan.table, m, columns, tile_panels, JT, segments, counts, C, v_size, patches, NR
         ),
         "products": lambda: all_products(
-            U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, NR, u_size, v_size, p_step
+            U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
         ),
         "results": lambda: all_results(
-            w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, NR, segments, counts, p_step,
+            w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, columns, segments, counts, p_step,
             NR, 0,
         ),
         "whole": lambda: kernel.load(**call, num_threads=1),

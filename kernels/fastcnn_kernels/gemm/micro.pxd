@@ -26,6 +26,12 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c,
         Py_ssize_t ldc, bint accumulate
     )
+    void micro_dense_f32(
+        int mr, int vectors, int columns, Py_ssize_t L, const float* a, const float* b, float* c, bint accumulate
+    )
+    void micro_dense_f64(
+        int mr, int vectors, int columns, Py_ssize_t L, const double* a, const double* b, double* c, bint accumulate
+    )
     void split_row_f32(
         const float* source, Py_ssize_t begin, Py_ssize_t end, float* even, float* odd, Py_ssize_t n
     )
@@ -166,6 +172,15 @@ cdef inline void micro(
         micro_f32(mr, columns, L, a, b, b_step, c, ldc, accumulate)
     else:
         micro_f64(mr, columns, L, a, b, b_step, c, ldc, accumulate)
+
+
+cdef inline void micro_dense(
+    int mr, int vectors, int columns, Py_ssize_t L, const real* a, const real* b, real* c, bint accumulate
+) noexcept nogil:
+    if real is float:
+        micro_dense_f32(mr, vectors, columns, L, a, b, c, accumulate)
+    else:
+        micro_dense_f64(mr, vectors, columns, L, a, b, c, accumulate)
 
 
 cdef inline void split_row(

@@ -38,7 +38,6 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #define ROW_COUNTS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #endif
 
-/* Beside one vector there is room for MOST_ROWS. */
 #if MR > 12
 #define ROW_COUNTS_OF_ONE(CASE) CASE(15) CASE(16)
 #elif MOST_ROWS > MR
@@ -71,9 +70,25 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
 #define ONE(n) case n: NAME(micro_rows)(n, 1, L, a, b, b_step, c, ldc, accumulate); break;
 #define TWO(n) case n: NAME(micro_rows)(n, 2, L, a, b, b_step, c, ldc, accumulate); break;
     if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
-    else switch (mr) { ROW_COUNTS(ONE) ROW_COUNTS_OF_ONE(ONE) }
+    else switch (mr) { ROW_COUNTS(ONE) }
 #undef ONE
 #undef TWO
+}
+
+/* The same where rows of B and of C are `vectors` long, constants to the compiler; beside one there are up to MOST_ROWS. */
+static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c,
+                              int accumulate) {
+#define CASE(n, wanted, of) case n: NAME(micro_rows)(n, wanted, L, a, b, of * VL, c, of * VL, accumulate); break;
+#define SINGLE(n) CASE(n, 1, 1)
+#define HALF(n) CASE(n, 1, 2)
+#define WHOLE(n) CASE(n, 2, 2)
+    if (vectors == 1) switch (mr) { ROW_COUNTS(SINGLE) ROW_COUNTS_OF_ONE(SINGLE) }
+    else if (columns <= VL) switch (mr) { ROW_COUNTS(HALF) }
+    else switch (mr) { ROW_COUNTS(WHOLE) }
+#undef CASE
+#undef SINGLE
+#undef HALF
+#undef WHOLE
 }
 
 /* c[mr, vectors * VL] = bias + A . B where row l of B is read where it lies, at source + offset[l]. */
@@ -361,6 +376,10 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const R
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * b[l * b_step + j];
             c[i * ldc + j] = sum;
         }
+}
+static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c,
+                              int accumulate) {
+    NAME(micro)(mr, columns, L, a, b, vectors * VL, c, vectors * VL, accumulate);
 }
 static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *c, ptrdiff_t ldc) {

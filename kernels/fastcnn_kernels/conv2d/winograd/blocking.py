@@ -18,13 +18,13 @@ TASKS = 8
 
 
 @planned
-def product_blocks(panel_bytes, groups, M, tiles, mr, NR, packed):
+def product_blocks(panel_bytes, groups, M, tiles, mr, columns, packed):
     """Panels of rows and of tiles per task; panels of rows multiplied at a time; 1 if U is shared, 1 if V is.
 
     What is not shared is transformed inside the task, whose part of it no other task meets. `packed` filters are.
     The patches of a panel of tiles take ``panel_bytes``.
     """
-    row_panels, tile_panels = -(-M // mr), -(-tiles // NR)
+    row_panels, tile_panels = -(-M // mr), -(-tiles // columns)
     enough_tiles = groups * tile_panels >= TASKS
     if tile_panels < FEW_PANELS and row_panels >= TASKS and not enough_tiles:
         rows = 1 if tile_panels == 1 else ROWS

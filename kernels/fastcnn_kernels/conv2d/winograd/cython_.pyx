@@ -3,7 +3,7 @@
 Forward and input gradient, in the order of the data:
 
     transform_filters    weights -> U        a panel of mr rows, lanes are rows
-    transform_images     image -> V          a panel of NR tiles, lanes are tiles: consecutive ones of a row of tiles
+    transform_images     image -> V          a panel of tiles, which are the lanes: consecutive ones of a row of tiles
     multiply             U . V -> products   E matrix products over the channels, of all planes that share a product
     transform_results    products -> out     lanes are tiles again, interleaved into rows of pixels
 
@@ -18,11 +18,13 @@ from libc.stdint cimport uint64_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
-from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
+from fastcnn_kernels.conv2d.winograd.segments cimport (
+    SPACING, find_segments, tile_rows, tile_vectors, whole_lines
+)
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
     HAS_TRANSFORMS, filters, image_rows, lanes_to_rows, rows_to_lanes
 )
-from fastcnn_kernels.gemm.micro cimport copy_run, micro, panel_rows, panel_width, real, transpose, zero_run
+from fastcnn_kernels.gemm.micro cimport copy_run, micro_dense, panel_width, real, transpose, zero_run
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -39,7 +41,9 @@ cdef enum:
 
 
 cdef struct Matrices:
-    # A `geometry.Matrices`: a panel's products, how their operands are found, and what they take.
+    # Panels of mr rows and of so many columns, or vectors; their `geometry.Matrices`: the products, how operands are
+    # found, and what they take.
+    int mr, columns, vectors
     const Py_ssize_t* products
     const Py_ssize_t* filters
     const Py_ssize_t* patches
@@ -68,7 +72,7 @@ cdef void pack_part(
 
 cdef void transform_filters(
     const real* weight, real* U, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t panel,
-    const Py_ssize_t* places, real* packed,
+    int mr, const Py_ssize_t* places, real* packed,
 ) noexcept nogil:
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
 
@@ -76,7 +80,7 @@ cdef void transform_filters(
     """
     cdef Py_ssize_t M = table[4], C = table[5], row_step = table[12], channel_step = table[13], R = table[18]
     cdef bint whole = R == 3 and table[19] == 3, backwards = table[15] and whole
-    cdef int mr = panel_rows(M), VL = panel_width(weight) // 2
+    cdef int VL = panel_width(weight) // 2
     cdef Py_ssize_t rows = min(mr, M - panel * mr), chunk, first, count, c, vectors, sign = -1 if backwards else 1
     cdef Py_ssize_t tap_step = PACKED_CHANNELS * mr
     cdef const real* source = weight + g * table[14] + panel * mr * row_step
@@ -101,18 +105,18 @@ cdef void transform_filters(
 
 
 cdef void find_panels(
-    const Py_ssize_t* table, Py_ssize_t first, Py_ssize_t count, Py_ssize_t NR, Py_ssize_t* segments
+    const Py_ssize_t* table, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns, Py_ssize_t* segments
 ) noexcept nogil:
-    """Segments of `count` panels of tiles, 5 NR + 1 entries each, the first of them their number."""
+    """Segments of `count` panels of tiles, 5 entries per column and 1 each, the first of them their number."""
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11], panel
     for panel in range(first, first + count):
-        segments[0] = find_segments(table, panel * NR, min(tiles, (panel + 1) * NR), NR, segments + 1)
-        segments += 5 * NR + 1
+        segments[0] = find_segments(table, panel * columns, min(tiles, (panel + 1) * columns), columns, segments + 1)
+        segments += 5 * columns + 1
 
 
 cdef void transform_images(
     const real* image, real* V, const Py_ssize_t* table, int m, Py_ssize_t g, Py_ssize_t c_first, Py_ssize_t c_end,
-    const Py_ssize_t* segments, const Py_ssize_t* places, real* rows,
+    int columns, const Py_ssize_t* segments, const Py_ssize_t* places, real* rows,
 ) noexcept nogil:
     """V of some channels of one panel of tiles; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], H = table[6], W = table[7], across = table[20], channels = table[21]
@@ -136,29 +140,28 @@ cdef void transform_images(
                 left + segment[2] * step, (segment[3] - 1) * step + patch, rows + segment[4] * step, pitch,
                 tails + segment[4] + segment[3] - 1,
             )
-        rows_to_lanes(m, rows, pitch, tails, ends, tiles, V + c * NR, places)
+        rows_to_lanes(m, rows, pitch, tails, ends, tiles, V + c * columns, places)
 
 
 cdef void multiply(
     const real* U, const real* V, real* products, const Py_ssize_t* matrices, Py_ssize_t E, int mr, Py_ssize_t rows,
-    Py_ssize_t tiles, Py_ssize_t u_size, Py_ssize_t p_step,
+    int vectors, Py_ssize_t tiles, Py_ssize_t u_size, Py_ssize_t p_step,
 ) noexcept nogil:
     """The E products of some panels of rows and one of tiles."""
-    cdef Py_ssize_t e, i
-    cdef int NR = panel_width(U)
+    cdef Py_ssize_t VL = panel_width(U) // 2, e, i
     for e in range(E):
         for i in range(rows):
-            micro(
-                mr, <int>min(NR, tiles), matrices[2], U + i * u_size + matrices[0], V + matrices[1], NR,
-                products + e * p_step + i * mr * NR, NR, False,
+            micro_dense(
+                mr, vectors, <int>min(vectors * VL, tiles), matrices[2], U + i * u_size + matrices[0],
+                V + matrices[1], products + e * p_step + i * mr * vectors * VL, False,
             )
         matrices += 3
 
 
 cdef void transform_results(
     const real* products, const real* bias, real* out, const Py_ssize_t* table, int m, Py_ssize_t g,
-    Py_ssize_t row_first, Py_ssize_t row_end, const Py_ssize_t* segments, Py_ssize_t p_step, int activation,
-    real* rows, real* check,
+    Py_ssize_t row_first, Py_ssize_t row_end, int columns, const Py_ssize_t* segments, Py_ssize_t p_step,
+    int activation, real* rows, real* check,
 ) noexcept nogil:
     """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     cdef Py_ssize_t groups = table[3], M = table[4], pool = table[16], P = table[1] // pool, Q = table[2] // pool
@@ -170,8 +173,8 @@ cdef void transform_results(
     tiles = segment[4] + segment[3]
     for k in range(row_first, row_end):
         lanes_to_rows(
-            m, products + (k - row_first) * NR, p_step, tiles, bias[g * M + k] if bias != NULL else 0, rows, side * NR,
-            check,
+            m, products + (k - row_first) * columns, p_step, tiles, bias[g * M + k] if bias != NULL else 0, rows,
+            side * NR, check,
         )
         if pool == 2:
             for h in range(step):
@@ -200,11 +203,11 @@ cdef void winograd_tasks(
     cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2]
     cdef bint shared_filters = blocks[3], shared_patches = blocks[4]
     cdef Py_ssize_t g, i, j, k, panel, row_panel, panels, row_end, task, rows
-    cdef int NR = panel_width(image), mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + NR - 1) // NR
-    cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size, p_step = IB * mr * NR + SPACING
+    cdef int NR = panel_width(image), columns = matrices.columns, mr = matrices.mr
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + columns - 1) // columns
+    cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size, p_step = IB * mr * columns + SPACING
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
-    cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * NR + 1
+    cdef Py_ssize_t tasks = groups * tile_blocks * row_blocks, segment_step = 5 * columns + 1
     cdef real* check = scratch
     cdef real* line = check + NR
     cdef real* packed = line + LINES * NR
@@ -219,14 +222,14 @@ cdef void winograd_tasks(
         panels = min(JT, tile_panels - panel)
         row_panel = task % row_blocks * IT
         row_end = min(row_panels, row_panel + IT)
-        find_panels(table, panel, panels, NR, segments)
+        find_panels(table, panel, panels, columns, segments)
         if shared_patches:
             v = V + (g * tile_panels + panel) * v_size
         else:
             for j in range(panels):
                 transform_images(
-                    image, own_patches + j * v_size, table, m, g, 0, C, segments + j * segment_step, matrices.patches,
-                    line,
+                    image, own_patches + j * v_size, table, m, g, 0, C, columns, segments + j * segment_step,
+                    matrices.patches, line,
                 )
             v = own_patches
         i = row_panel
@@ -236,16 +239,18 @@ cdef void winograd_tasks(
                 u = U + (g * row_panels + i) * u_size
             else:
                 for k in range(rows):
-                    transform_filters(weight, own_filters + k * u_size, table, m, g, i + k, matrices.filters, packed)
+                    transform_filters(
+                        weight, own_filters + k * u_size, table, m, g, i + k, mr, matrices.filters, packed
+                    )
                 u = own_filters
             for j in range(panels):
                 multiply(
-                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, tiles - (panel + j) * NR,
-                    u_size, p_step,
+                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, matrices.vectors,
+                    tiles - (panel + j) * columns, u_size, p_step,
                 )
                 transform_results(
-                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments + j * segment_step,
-                    p_step, activation, line, check,
+                    products, bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns,
+                    segments + j * segment_step, p_step, activation, line, check,
                 )
             i += rows
 
@@ -255,13 +260,11 @@ cdef void share_filters(
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """U of this worker's share of all panels of rows."""
-    cdef Py_ssize_t M = table[4], task
-    cdef int mr = panel_rows(M)
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tasks = table[3] * row_panels
+    cdef Py_ssize_t row_panels = (table[4] + matrices.mr - 1) // matrices.mr, tasks = table[3] * row_panels, task
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, U + task * matrices.u_size, table, m, task // row_panels, task % row_panels, matrices.filters,
-            scratch,
+            weight, U + task * matrices.u_size, table, m, task // row_panels, task % row_panels, matrices.mr,
+            matrices.filters, scratch,
         )
 
 
@@ -271,13 +274,12 @@ cdef void share_patches(
 ) noexcept nogil:
     """V of this worker's share of the channels of every panel of tiles."""
     cdef Py_ssize_t C = table[5], tiles = table[0] * table[10] * table[11], task
-    cdef int NR = panel_width(image)
-    cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
+    cdef Py_ssize_t tile_panels = (tiles + matrices.columns - 1) // matrices.columns
     for task in range(table[3] * tile_panels):
-        find_panels(table, task % tile_panels, 1, NR, segments)
+        find_panels(table, task % tile_panels, 1, matrices.columns, segments)
         transform_images(
             image, V + task * matrices.v_size, table, m, task // tile_panels, C * worker // workers,
-            C * (worker + 1) // workers, segments, matrices.patches, line,
+            C * (worker + 1) // workers, matrices.columns, segments, matrices.patches, line,
         )
 
 
@@ -291,26 +293,29 @@ cdef bint run_plan(
     cdef const real* image_start = <const real*>address(image)
     cdef const real* bias_start = <const real*>address(bias)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
-    cdef int m = plan.m, NR = panel_width(out_start), mr = panel_rows(table[4])
-    cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], worker
-    cdef Py_ssize_t tiles = table[0] * table[10] * table[11], row_panels = (M + mr - 1) // mr
-    cdef Py_ssize_t tile_panels = (tiles + NR - 1) // NR
+    cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11], worker
+    cdef int m = plan.m, NR = panel_width(out_start), vectors = tile_vectors(out_start, tiles)
+    cdef int mr = tile_rows(M, vectors), columns = vectors * (NR // 2)
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + columns - 1) // columns
     cdef Matrices matrices
-    products, places_of_filters, places_of_patches, matrices.u_size, matrices.v_size = geometry.matrices(m, C, mr, NR)
+    matrices.mr, matrices.columns, matrices.vectors = mr, columns, vectors
+    products, places_of_filters, places_of_patches, matrices.u_size, matrices.v_size = geometry.matrices(
+        m, C, mr, columns
+    )
     matrices.products = <const Py_ssize_t*>address(products)
     matrices.filters = <const Py_ssize_t*>address(places_of_filters)
     matrices.patches = <const Py_ssize_t*>address(places_of_patches)
     matrices.E = len(products)
     cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size
-    block_table = blocking.product_blocks(v_size * sizeof(real), groups, M, tiles, mr, NR, packed is not None)
+    block_table = blocking.product_blocks(v_size * sizeof(real), groups, M, tiles, mr, columns, packed is not None)
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(block_table)
     cdef Py_ssize_t line_size = LINES * NR, packed_size = PACKED_CHANNELS * 9 * mr
     cdef Py_ssize_t shared_patches = groups * tile_panels * v_size if blocks[4] else 0
     cdef Py_ssize_t scratch_step = whole_lines(
-        NR + line_size + packed_size + matrices.E * (blocks[2] * mr * NR + SPACING)
+        NR + line_size + packed_size + matrices.E * (blocks[2] * mr * columns + SPACING)
         + (0 if blocks[3] else blocks[2] * u_size) + (0 if blocks[4] else blocks[1] * v_size)
     )
-    cdef Py_ssize_t segment_step = blocks[1] * (5 * NR + 1)
+    cdef Py_ssize_t segment_step = blocks[1] * (5 * columns + 1)
     order = ("winograd", m, mr, M)
     transformed, filled = room(packed, order, groups * row_panels * u_size if blocks[3] else 1, out.dtype)
     workspace = empty(shared_patches + num_threads * scratch_step, out.dtype)

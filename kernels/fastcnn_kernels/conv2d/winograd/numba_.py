@@ -27,10 +27,12 @@ from fastcnn_kernels.gemm.numba_copies import (
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_llvm import (
+    MR,
     VECTOR_BYTES,
     panel_width,
 )
 from fastcnn_kernels.gemm.numba_micro import (
+    MOST_ROWS,
     micro,
 )
 from fastcnn_kernels.memory import empty
@@ -39,6 +41,18 @@ from fastcnn_kernels.prepacked import keep, room
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
 LINES = 9 * (8 + 2) + 2 * 9  # in units of NR: a panel's patches, two pixels more a row, and tails; or results
+
+
+@compiled
+def tile_vectors(columns, VL):
+    """Vectors of a register tile: two, or one that holds all columns."""
+    return 1 if columns <= VL else 2
+
+
+@compiled
+def tile_rows(rows, vectors):
+    """Rows of a register tile; beside one vector there is room for more."""
+    return panel_rows(rows, MOST_ROWS if vectors == 1 else MR)
 
 
 def whole_lines(n):
@@ -63,7 +77,7 @@ def pack_part(weight, source, w, packed, table, c, rows, mr, tap_step):
 
 
 @compiled
-def transform_filters(weight, transformed, U, table, m, g, panel, places, w, packed):
+def transform_filters(weight, transformed, U, table, m, g, panel, mr, places, w, packed):
     """U of one panel of rows; `packed` is scratch for PACKED_CHANNELS.
 
     The rows of consecutive channels lie side by side in U, and tap by tap in `packed`: vectors of them are whole.
@@ -71,8 +85,8 @@ def transform_filters(weight, transformed, U, table, m, g, panel, places, w, pac
     M, C = table[0, 4], table[0, 5]
     whole = table[3, 0] == 3 and table[3, 1] == 3
     backwards = table[2, 3] != 0 and whole
-    mr, VL = panel_rows(M), panel_width(weight) // 2
-    rows, sign, tap_step = min(mr, M - panel * mr), -1 if backwards else 1, PACKED_CHANNELS * mr
+    VL, tap_step = panel_width(weight) // 2, PACKED_CHANNELS * mr
+    rows, sign = min(mr, M - panel * mr), -1 if backwards else 1
     source, taps = g * table[2, 2] + panel * mr * table[2, 0], packed + (8 * tap_step if backwards else 0)
     for first in range(0, C, PACKED_CHANNELS):
         count = min(PACKED_CHANNELS, C - first)
@@ -117,16 +131,16 @@ def find_segments(table, first, end, longest, segments, start):
 
 
 @compiled
-def find_panels(table, first, count, NR, segments, counts, start):
-    """Segments of `count` panels of tiles, NR rows of the table for each; their numbers go to `counts`."""
+def find_panels(table, first, count, columns, segments, counts, start):
+    """Segments of `count` panels of tiles, a row of the table for each column; their numbers go to `counts`."""
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
     for j in range(count):
-        tile = (first + j) * NR
-        counts[start + j] = find_segments(table, tile, min(tiles, tile + NR), NR, segments, (start + j) * NR)
+        tile, end, place = (first + j) * columns, min(tiles, (first + j + 1) * columns), (start + j) * columns
+        counts[start + j] = find_segments(table, tile, end, columns, segments, place)
 
 
 @compiled
-def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, count, places, rows):
+def transform_images(image, w, V, table, m, g, c_first, c_end, columns, segments, start, count, places, rows):
     """V of some channels of one panel of tiles; `rows` is scratch."""
     groups, H, W, across, channels = table[0, 3], table[1, 0], table[1, 1], table[3, 2], table[3, 3]
     NR, patch, step = panel_width(image), table[4, 0], table[4, 1]
@@ -148,25 +162,25 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, segments, start, 
                 m, image, ((n * groups + g) * channels + plane) * H * W, H, W, top + row * step, left + column * step,
                 (length - 1) * step + patch, w, rows + place * step, pitch, w, tails + place + length - 1,
             )  # fmt: skip
-        rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * NR, places, 0)
+        rows_to_lanes(m, w, rows, pitch, w, tails, ends, tiles, w, V + c * columns, places, 0)
 
 
 @compiled
-def multiply(filters, U, w, V, products, matrices, mr, rows, tiles, u_size, p_step):
+def multiply(filters, U, w, V, products, matrices, mr, rows, vectors, tiles, u_size, p_step):
     """The E products of some panels of rows and one of tiles."""
-    NR = panel_width(w)
+    columns = vectors * (panel_width(w) // 2)
     for e in range(len(matrices)):
         for i in range(rows):
             micro(
-                mr, min(NR, tiles), matrices[e, 2], filters, U + i * u_size + matrices[e, 0], w, V + matrices[e, 1],
-                NR, w, products + e * p_step + i * mr * NR, NR, False,
+                mr, min(columns, tiles), matrices[e, 2], filters, U + i * u_size + matrices[e, 0], w,
+                V + matrices[e, 1], columns, w, products + e * p_step + i * mr * columns, columns, False,
             )  # fmt: skip
 
 
 @compiled
 def transform_results(
-    w, products, bias, has_bias, out, table, m, g, row_first, row_end, segments, start, count, p_step, activation, rows,
-    check,
+    w, products, bias, has_bias, out, table, m, g, row_first, row_end, columns, segments, start, count, p_step,
+    activation, rows, check,
 ):  # fmt: skip
     """Results of rows [row_first, row_end) in one panel of tiles of the products; `rows` is scratch."""
     groups, M, pool = table[0, 3], table[0, 4], table[2, 4]
@@ -175,7 +189,7 @@ def transform_results(
     lines = rows + (side * side * NR if pool == 2 else 0)
     tiles = segments[start + count - 1, 4] + segments[start + count - 1, 3]
     for k in range(row_first, row_end):
-        source = products + (k - row_first) * NR
+        source = products + (k - row_first) * columns
         lanes_to_rows(m, w, source, p_step, tiles, bias, g * M + k, has_bias, w, rows, side * NR, w, check)
         if pool == 2:
             for h in range(step):
@@ -194,15 +208,17 @@ def transform_results(
 @threaded
 def winograd_tasks(
     image, weight, U, w, V, scratch, scratch_step, bias, has_bias, out, table, m, matrices, filters, patches, u_size,
-    v_size, blocks, activation, segments, counts, worker, workers,
+    v_size, blocks, mr, vectors, activation, segments, counts, worker, workers,
 ):  # fmt: skip
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
     IT, JT, IB = blocks[0], blocks[1], blocks[2]
     shared_filters, shared_patches = blocks[3] != 0, blocks[4] != 0
-    NR, mr = panel_width(image), panel_rows(M)
-    row_panels, tile_panels, p_step = (M + mr - 1) // mr, (tiles + NR - 1) // NR, IB * mr * NR + SPACING
+    NR = panel_width(image)
+    columns = vectors * (NR // 2)
+    row_panels, tile_panels = (M + mr - 1) // mr, (tiles + columns - 1) // columns
+    p_step = IB * mr * columns + SPACING
     row_blocks, tile_blocks = (row_panels + IT - 1) // IT, (tile_panels + JT - 1) // JT
     tasks = groups * tile_blocks * row_blocks
     check = scratch + worker * scratch_step
@@ -218,13 +234,13 @@ def winograd_tasks(
         panels = min(JT, tile_panels - panel)
         row_panel = task % row_blocks * IT
         row_end = min(row_panels, row_panel + IT)
-        find_panels(table, panel, panels, NR, segments, counts, start)
+        find_panels(table, panel, panels, columns, segments, counts, start)
         if shared_patches:
             v = V + (g * tile_panels + panel) * v_size
         else:
             for j in range(panels):
                 transform_images(
-                    image, w, own_patches + j * v_size, table, m, g, 0, C, segments, (start + j) * NR,
+                    image, w, own_patches + j * v_size, table, m, g, 0, C, columns, segments, (start + j) * columns,
                     counts[start + j], patches, line,
                 )  # fmt: skip
             v = own_patches
@@ -235,47 +251,44 @@ def winograd_tasks(
                 transformed, u = U, (g * row_panels + i) * u_size
             else:
                 for k in range(rows):
-                    transform_filters(weight, w, own_filters + k * u_size, table, m, g, i + k, filters, w, packed)
+                    transform_filters(weight, w, own_filters + k * u_size, table, m, g, i + k, mr, filters, w, packed)
                 transformed, u = w, own_filters
             for j in range(panels):
                 multiply(
-                    transformed, u, w, v + j * v_size, products, matrices, mr, rows, tiles - (panel + j) * NR, u_size,
-                    p_step,
+                    transformed, u, w, v + j * v_size, products, matrices, mr, rows, vectors,
+                    tiles - (panel + j) * columns, u_size, p_step,
                 )  # fmt: skip
                 transform_results(
-                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), segments,
-                    (start + j) * NR, counts[start + j], p_step, activation, line, check,
+                    w, products, bias, has_bias, out, table, m, g, i * mr, min(M, (i + rows) * mr), columns,
+                    segments, (start + j) * columns, counts[start + j], p_step, activation, line, check,
                 )  # fmt: skip
             i += rows
 
 
 @threaded
-def share_filters(weight, U, table, m, filters, u_size, w, scratch, scratch_step, worker, workers):
+def share_filters(weight, U, table, m, mr, filters, u_size, w, scratch, scratch_step, worker, workers):
     """U of this worker's share of all panels of rows."""
-    M = table[0, 4]
-    mr = panel_rows(M)
-    row_panels = (M + mr - 1) // mr
+    row_panels = (table[0, 4] + mr - 1) // mr
     tasks = table[0, 3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, U, task * u_size, table, m, task // row_panels, task % row_panels, filters, w,
+            weight, U, task * u_size, table, m, task // row_panels, task % row_panels, mr, filters, w,
             scratch + worker * scratch_step,
         )  # fmt: skip
 
 
 @threaded
 def share_patches(
-    image, w, V, table, m, patches, v_size, scratch, scratch_step, segments, counts, worker, workers
+    image, w, V, table, m, columns, patches, v_size, scratch, scratch_step, segments, counts, worker, workers
 ):  # fmt: skip
     """V of this worker's share of the channels of every panel of tiles."""
     C, tiles = table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
-    NR = panel_width(image)
-    tile_panels = (tiles + NR - 1) // NR
+    tile_panels = (tiles + columns - 1) // columns
     for task in range(table[0, 3] * tile_panels):
-        find_panels(table, task % tile_panels, 1, NR, segments, counts, worker)
+        find_panels(table, task % tile_panels, 1, columns, segments, counts, worker)
         transform_images(
             image, w, V + task * v_size, table, m, task // tile_panels, C * worker // workers,
-            C * (worker + 1) // workers, segments, worker * NR, counts[worker], patches,
+            C * (worker + 1) // workers, columns, segments, worker * columns, counts[worker], patches,
             scratch + worker * scratch_step,
         )  # fmt: skip
 
@@ -283,31 +296,35 @@ def share_patches(
 def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
-    m, NR, mr = plan.m, 2 * VECTOR_BYTES // out.itemsize, panel_rows(M)
-    tiles, (matrices, filters, patches, u_size, v_size) = N * tiles_h * tiles_w, geometry.matrices(m, C, mr, NR)
-    blocks = blocking.product_blocks(v_size * out.itemsize, groups, M, tiles, mr, NR, packed is not None)
-    _, columns, step_rows, shared_filters, shared_patches = blocks.tolist()
+    m, NR, tiles = plan.m, 2 * VECTOR_BYTES // out.itemsize, N * tiles_h * tiles_w
+    vectors = tile_vectors(tiles, NR // 2)
+    mr, columns = tile_rows(M, vectors), vectors * (NR // 2)
+    matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, columns)
+    blocks = blocking.product_blocks(v_size * out.itemsize, groups, M, tiles, mr, columns, packed is not None)
+    _, panels, step_rows, shared_filters, shared_patches = blocks.tolist()
     order = ("winograd", m, mr, M)
     U, filled = room(packed, order, groups * -(-M // mr) * u_size if shared_filters else 1, out.dtype)
-    scratch = groups * -(-tiles // NR) * v_size if shared_patches else 0
-    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + len(matrices) * (step_rows * mr * NR + SPACING)
-    scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else columns * v_size)
+    scratch = groups * -(-tiles // columns) * v_size if shared_patches else 0
+    scratch_step = (1 + LINES) * NR + PACKED_CHANNELS * 9 * mr + len(matrices) * (step_rows * mr * columns + SPACING)
+    scratch_step += (0 if shared_filters else step_rows * u_size) + (0 if shared_patches else panels * v_size)
     scratch_step = whole_lines(scratch_step)
     w = empty(scratch + num_threads * scratch_step, out.dtype)
-    segments, counts = np.empty((num_threads * columns * NR, 5), np.intp), np.empty(num_threads * columns, np.intp)
+    segments, counts = np.empty((num_threads * panels * columns, 5), np.intp), np.empty(num_threads * panels, np.intp)
     check = w[scratch:].reshape(num_threads, -1)[:, :NR]
     check[...] = 0
     image, weight = flat(image), flat(weight)
     if shared_filters and not filled:
-        share_filters(num_threads, weight, U, plan.table, m, filters, u_size, w, scratch + NR, scratch_step)
+        share_filters(num_threads, weight, U, plan.table, m, mr, filters, u_size, w, scratch + NR, scratch_step)
         keep(packed, order, U)
     if shared_patches:
         share_patches(
-            num_threads, image, w, 0, plan.table, m, patches, v_size, scratch + NR, scratch_step, segments, counts
+            num_threads, image, w, 0, plan.table, m, columns, patches, v_size, scratch + NR, scratch_step, segments,
+            counts,
         )  # fmt: skip
     winograd_tasks(
         num_threads, image, weight, U, w, 0, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
-        flat(out), plan.table, m, matrices, filters, patches, u_size, v_size, blocks, activation, segments, counts,
+        flat(out), plan.table, m, matrices, filters, patches, u_size, v_size, blocks, mr, vectors, activation, segments,
+        counts,
     )  # fmt: skip
     return not np.isnan(check).any()
 

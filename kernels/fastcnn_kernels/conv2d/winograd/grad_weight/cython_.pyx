@@ -8,10 +8,12 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
+from fastcnn_kernels.conv2d.winograd.segments cimport (
+    SPACING, find_segments, tile_rows, tile_vectors, whole_lines
+)
 from fastcnn_kernels.conv2d.winograd.transforms cimport GRADIENT, HAS_TRANSFORMS, IMAGE, patches, taps, watch
 from fastcnn_kernels.gemm.micro cimport (
-    MOST_ROWS, MR, VECTOR_BYTES, micro, panel_rows, panel_width, put_steps, real, transpose, zero_run
+    VECTOR_BYTES, micro_dense, panel_width, put_steps, real, transpose, zero_run
 )
 
 from fastcnn_kernels.conv2d.channels_last import cython_ as plain_sums
@@ -23,16 +25,6 @@ from fastcnn_kernels.memory import empty
 
 cdef enum:
     SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors, 9 x 129 with stride 2
-
-
-cdef inline int tile_columns(const real* like, Py_ssize_t C) noexcept nogil:
-    """Channels of the image in a panel of patches: two vectors, or one that holds them all."""
-    return panel_width(like) // 2 if C <= panel_width(like) // 2 else panel_width(like)
-
-
-cdef inline int tile_rows(const real* like, Py_ssize_t M, Py_ssize_t C) noexcept nogil:
-    """Channels of dy in a panel of patches; beside one vector, more of them fit registers."""
-    return panel_rows(M, MOST_ROWS if tile_columns(like, C) < panel_width(like) else MR)
 
 
 cdef void transform_channels(
@@ -72,7 +64,8 @@ cdef void share_channels(
     cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5]
     cdef Py_ssize_t H = table[6], W = table[7], across = table[20], channels = table[21], place = table[22]
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27], task, unit, g, panel, first, part, c
-    cdef int columns = tile_columns(image, C), mr = tile_rows(image, M, C), VL = panel_width(image) // 2
+    cdef int VL = panel_width(image) // 2, vectors = tile_vectors(image, C), columns = vectors * VL
+    cdef int mr = tile_rows(M, vectors)
     cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * columns + SPACING
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
     cdef Py_ssize_t column_panels = (C + columns - 1) // columns, tasks
@@ -114,30 +107,31 @@ cdef void weight_results(
     """The 3 x 3 gradients of one tile of products."""
     cdef Py_ssize_t M = table[4], C = table[5], R = table[18], S = table[19], across = table[20], channels = table[21]
     cdef Py_ssize_t place = table[22], i, j, t, column, c, r, s, lanes
-    cdef int columns = tile_columns(out, C), mr = tile_rows(out, M, C), VL = panel_width(out) // 2, vector
-    cdef real* vectors = check + 2 * VL
+    cdef int VL = panel_width(out) // 2, vectors = tile_vectors(out, C), columns = vectors * VL
+    cdef int mr = tile_rows(M, vectors), vector
+    cdef real* gradients = check + 2 * VL
     cdef real* target
     for i in range(min(mr, M - row_panel * mr)):
-        for vector in range(columns // VL):
+        for vector in range(vectors):
             column = column_panel * columns + vector * VL
             if column >= C:
                 break
             c = column % place
             lanes = min(VL, channels - c)
-            taps(m, lanes, products + i * columns + vector * VL, p_step, vectors)
+            taps(m, lanes, products + i * columns + vector * VL, p_step, gradients)
             for j in range(lanes, VL):
                 for t in range(9):
-                    vectors[t * VL + j] = 0
-            watch(vectors, 9, check)
+                    gradients[t * VL + j] = 0
+            watch(gradients, 9, check)
             target = out + ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(vectors, VL, 9, lanes, target, 9, 9)
+                transpose(gradients, VL, 9, lanes, target, 9, 9)
                 continue
             for t in range(9):
                 r = column // place // across * 3 + t // 3
                 s = column // place % across * 3 + t % 3
                 if r < R and s < S:
-                    put_steps(target + r * S + s, vectors + t * VL, R * S, lanes)
+                    put_steps(target + r * S + s, gradients + t * VL, R * S, lanes)
 
 
 cdef void weight_tasks(
@@ -152,7 +146,7 @@ cdef void weight_tasks(
     cdef Py_ssize_t M = table[4], C = table[5], IB = blocks[1], JB = blocks[2], splits = blocks[3]
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27]
     cdef Py_ssize_t task, tasks, g, row_first, column_first, e, i, j, pair
-    cdef int columns = tile_columns(Y, C), mr = tile_rows(Y, M, C)
+    cdef int vectors = tile_vectors(Y, C), columns = vectors * (panel_width(Y) // 2), mr = tile_rows(M, vectors)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (column_panels + JB - 1) // JB
     cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * columns + SPACING, p_step = mr * columns + SPACING
@@ -165,11 +159,11 @@ cdef void weight_tasks(
             for i in range(row_first, min(row_panels, row_first + IB)):
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
-                    micro(
-                        mr, <int>min(columns, C - j * columns), tiles,
+                    micro_dense(
+                        mr, vectors, <int>min(columns, C - j * columns), tiles,
                         Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step,
-                        V + ((g * column_panels + j) * E + e) * v_step, columns, products + (pair * E + e) * p_step,
-                        columns, not first_chunk,
+                        V + ((g * column_panels + j) * E + e) * v_step, products + (pair * E + e) * p_step,
+                        not first_chunk,
                     )
         if finish:
             for i in range(row_first, min(row_panels, row_first + IB)):
@@ -218,7 +212,7 @@ cdef void share_weight_results(
 ) noexcept nogil:
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
     cdef Py_ssize_t M = table[4], C = table[5], E = table[24] * table[24], task, tasks, part, e, i, size, g, pair
-    cdef int columns = tile_columns(out, C), mr = tile_rows(out, M, C)
+    cdef int vectors = tile_vectors(out, C), columns = vectors * (panel_width(out) // 2), mr = tile_rows(M, vectors)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns
     cdef Py_ssize_t p_step = mr * columns + SPACING
     cdef real* total
@@ -245,8 +239,8 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     cdef const real* image_start = <const real*>address(image)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], worker
-    cdef int m = plan.m, NR = panel_width(out_start), columns = tile_columns(out_start, C)
-    cdef int mr = tile_rows(out_start, M, C)
+    cdef int m = plan.m, NR = panel_width(out_start), vectors = tile_vectors(out_start, C)
+    cdef int columns = vectors * (NR // 2), mr = tile_rows(M, vectors)
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27]
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns

@@ -8,31 +8,18 @@ import numpy as np
 from fastcnn_kernels.conv2d.channels_last import numba_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
+from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, tile_rows, tile_vectors, whole_lines
 from fastcnn_kernels.conv2d.winograd.numba_points import GRADIENT, IMAGE
 from fastcnn_kernels.conv2d.winograd.numba_transforms import patches, taps, watch
 from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
-from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
-from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import MOST_ROWS, micro
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 SEGMENT = 16  # tiles transposed at a time: 6 x 66 vectors, 9 x 129 with stride 2
-
-
-@compiled
-def tile_columns(C, VL):
-    """Channels of the image in a panel of patches: two vectors, or one that holds them all."""
-    return VL if C <= VL else 2 * VL
-
-
-@compiled
-def tile_rows(M, C, VL):
-    """Channels of dy in a panel of patches; beside one vector, more of them fit registers."""
-    return panel_rows(M, MOST_ROWS if C <= VL else MR)
 
 
 @compiled
@@ -74,7 +61,8 @@ def share_channels(
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
     E, E_dy, VL = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(image) // 2
-    columns, mr = tile_columns(C, VL), tile_rows(M, C, VL)
+    vectors = tile_vectors(C, VL)
+    columns, mr = vectors * VL, tile_rows(M, vectors)
     y_step, v_step = tiles * mr + SPACING, tiles * columns + SPACING
     row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
     column_panels = (C + columns - 1) // columns
@@ -108,26 +96,27 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
     """The 3 x 3 gradients of one tile of products."""
     M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
     channels, place, VL = table[3, 3], table[3, 4], panel_width(out) // 2
-    columns, mr, vectors = tile_columns(C, VL), tile_rows(M, C, VL), check + 2 * VL
+    vectors, gradients = tile_vectors(C, VL), check + 2 * VL
+    columns, mr = vectors * VL, tile_rows(M, vectors)
     for i in range(min(mr, M - row_panel * mr)):
-        for vector in range(columns // VL):
+        for vector in range(vectors):
             column = column_panel * columns + vector * VL
             if column >= C:
                 break
             c = column % place
             lanes = min(VL, channels - c)
-            taps(m, lanes, w, products + i * columns + vector * VL, p_step, w, vectors)
+            taps(m, lanes, w, products + i * columns + vector * VL, p_step, w, gradients)
             for t in range(9):
-                zero_run(w, vectors + t * VL + lanes, VL - lanes)
-            watch(w, vectors, 9, w, check)
+                zero_run(w, gradients + t * VL + lanes, VL - lanes)
+            watch(w, gradients, 9, w, check)
             target = ((g * M + row_panel * mr + i) * channels + c) * R * S
             if R == 3 and S == 3:
-                transpose(w, vectors, VL, 9, lanes, out, target, 9, 9)
+                transpose(w, gradients, VL, 9, lanes, out, target, 9, 9)
                 continue
             for t in range(9):
                 r, s = column // place // across * 3 + t // 3, column // place % across * 3 + t % 3
                 if r < R and s < S:
-                    put_steps(out, target + r * S + s, R * S, w, vectors + t * VL, lanes)
+                    put_steps(out, target + r * S + s, R * S, w, gradients + t * VL, lanes)
 
 
 @threaded
@@ -140,7 +129,8 @@ def weight_tasks(
     `finish` tells it to go on to the results; a task then has all E products.
     """
     M, C, IB, JB, splits, VL = table[0, 4], table[0, 5], blocks[1], blocks[2], blocks[3], panel_width(w) // 2
-    E, E_dy, columns, mr = table[4, 0] ** 2, table[4, 3] ** 2, tile_columns(C, VL), tile_rows(M, C, VL)
+    E, E_dy, vectors = table[4, 0] ** 2, table[4, 3] ** 2, tile_vectors(C, VL)
+    columns, mr = vectors * VL, tile_rows(M, vectors)
     row_panels, column_panels = (M + mr - 1) // mr, (C + columns - 1) // columns
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
     y_step, v_step, p_step = tiles * mr + SPACING, tiles * columns + SPACING, mr * columns + SPACING
@@ -205,7 +195,8 @@ def weight_parts(
 def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
     M, C, E, VL = table[0, 4], table[0, 5], table[4, 0] ** 2, panel_width(out) // 2
-    columns, mr = tile_columns(C, VL), tile_rows(M, C, VL)
+    vectors = tile_vectors(C, VL)
+    columns, mr = vectors * VL, tile_rows(M, vectors)
     row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + columns - 1) // columns, mr * columns + SPACING
     tasks = table[0, 3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -225,7 +216,8 @@ def run_weight_plan(plan, dy, image, out, num_threads):
     """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
     (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (patch, step, _, sums, *_) = plan.table.tolist()
     m, VL, E, E_dy, tiles = plan.m, VECTOR_BYTES // out.itemsize, patch**2, sums**2, N * tiles_h * tiles_w
-    columns, mr = tile_columns.py_func(C, VL), tile_rows(M, C, VL)
+    vectors = tile_vectors(C, VL)
+    columns, mr = vectors * VL, tile_rows(M, vectors)
     row_panels, column_panels = -(-M // mr), -(-C // columns)
     gradient_of = geometry.gradient_of(m)
     blocks = blocking.weight_blocks(E, E_dy, groups, M, C, N * tiles_h, tiles_w, mr, columns, out.itemsize)
