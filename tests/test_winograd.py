@@ -150,7 +150,7 @@ def test_blocks_of_every_kind_are_inside_the_gate(kernel, parts, monkeypatch):
         layer_of(1, 5, 12, 130),
         layer_of(3, 5, 23, 130),
     ]  # few panels of tiles, many of rows
-    layers += [layer_of(2, 36, 14, 120, 3), layer_of(1, 45, 9, 36, 9)]  # groups of one vector, in parts or whole
+    layers += [layer_of(2, 20, 23, 80, 4), layer_of(1, 45, 9, 36, 9)]  # groups of one vector, in parts or whole
     if kernel.algorithm == "winograd4":
         layers += [layer._replace(stride=(2, 2), H=2 * layer.H, W=2 * layer.W) for layer in layers]
     for layer in layers:

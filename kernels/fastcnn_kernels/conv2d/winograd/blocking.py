@@ -36,12 +36,12 @@ def product_blocks(panel_bytes, groups, M, tiles, mr, columns, packed):
 
 #: Transformed patches of dy and of the image that wait in L3 at a time, while all workers multiply them.
 CHUNK_BYTES = 10 << 20
-#: Products of the weight gradient up to this size: a worker has its own of some part of the tiles, transforms as many
-#: bytes of patches as they take or as stay in L2 beside them, multiplies those, and goes on. No patch then leaves its
-#: core. Above it, all workers share patches and products.
+#: Products of a group of the weight gradient up to this size: a worker has its own of some part of the tiles,
+#: transforms as many bytes of patches as they take or as stay in L2 beside them, multiplies those, goes on. No patch
+#: then leaves its core. Above it, all workers share patches and products.
 PRODUCTS_OF_PART, CHUNK_IN_L2 = 3 << 20, 3 << 18
-#: Products of all parts, which are added up in the end; parts at most and at least in all groups, in each a power of
-#: two, which two threads share evenly; and tiles of a part at least, on average.
+#: Products of all parts, which are added up in the end; parts at most and at least in all groups, about, as those of
+#: a group are a power of two, which two threads share evenly; and tiles of a part at least, on average.
 PRODUCTS_OF_PARTS, MOST_PARTS, LEAST_PARTS, TILES_OF_PART = 5 << 20, 8, 4, 32
 #: Panels of rows and of columns that a task of the weight gradient multiplies: each patch met twice or four times.
 WEIGHT_ROWS, WEIGHT_COLUMNS = 4, 2

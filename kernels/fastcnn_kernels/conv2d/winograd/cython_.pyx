@@ -36,7 +36,7 @@ from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.memory import empty
 
 cdef enum:
-    PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 14 floats stay in L1
+    PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 16 floats stay in L1
     LINES = 9 * (8 + 2) + 2 * 9  # in units of NR: a panel's patches, two pixels more a row, and tails; or results
 
 

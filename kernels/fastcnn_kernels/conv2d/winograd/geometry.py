@@ -54,7 +54,7 @@ class Matrices(NamedTuple):
 
 
 @planned
-def matrices(m, C, mr, NR):
+def matrices(m, C, mr, columns):
     """Order of the matrices of C channels: those of the planes that share a product are one sum, without a gap."""
     product = _PAIRS if m == DOWN else np.arange(TILES[m].sums ** 2)  # whose terms each matrix of filters has
     lengths = np.bincount(product)
@@ -63,14 +63,14 @@ def matrices(m, C, mr, NR):
     def beginnings(place, product, width):
         return place * C * width + product * SPACING
 
-    filters, patches = (beginnings(place, product, width) for width in (mr, NR))
+    filters, patches = (beginnings(place, product, width) for width in (mr, columns))
     products = np.arange(len(lengths))
-    starts = [beginnings(np.cumsum(lengths) - lengths, products, width) for width in (mr, NR)]
+    starts = [beginnings(np.cumsum(lengths) - lengths, products, width) for width in (mr, columns)]
     if m == UP:
-        patches = beginnings(products[:25], products[:25], NR)
+        patches = beginnings(products[:25], products[:25], columns)
         starts[1] = patches[_PAIRS]
     table = np.stack([*starts, lengths * C], axis=1).astype(np.intp)
-    sizes = (np.max(order) + C * width + SPACING for order, width in ((filters, mr), (patches, NR)))
+    sizes = (np.max(order) + C * width + SPACING for order, width in ((filters, mr), (patches, columns)))
     return Matrices(table, filters.astype(np.intp), patches.astype(np.intp), *map(int, sizes))
 
 

@@ -180,7 +180,7 @@ static void NAME(filters)(int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *s
 }
 
 /* The 3 x 3 taps that the products of a weight gradient come to: a vector each, one after the other. A function of its
- * own, as the addresses that `patches` computes ahead of its loop would cost more than they save. */
+ * own, without the loop over patches. */
 INLINE void NAME(taps_of)(const int m, ptrdiff_t lanes, const REAL *sums, ptrdiff_t e_step, REAL *target) {
     NAME(patches_of)(WEIGHT, m, 1, lanes, sums, 0, PATCH(m) * e_step, e_step, target, 0, VL, NULL);
 }
