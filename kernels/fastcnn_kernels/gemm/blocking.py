@@ -45,6 +45,41 @@ def product_blocks(Z, M, N, L, mr, NR, itemsize):
     return np.array([rows, columns, length], np.intp)
 
 
+#: A task's own block of A in L2, beside a block of B.
+L2_BYTES_FOR_A = 512 * 1024
+#: Who packs the larger operand of a matrix product: all threads beforehand, or each task a block of it.
+BEFOREHAND, ROWS_IN_TASKS, COLUMNS_IN_TASKS = 0, 1, 2
+
+
+@planned
+def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
+    """As `product_blocks`, and who packs: packed where it is multiplied, the larger operand never leaves L2.
+
+    Tasks are then blocks of it alone, which takes enough of them, and an operand that the batch does not share.
+    """
+    row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
+    rows_in_tasks = ZB < Z or (ZA == Z and M > N)
+    share = Z * (row_panels if rows_in_tasks else column_panels) // TASKS
+    if share == 0:
+        return np.append(product_blocks(Z, M, N, L, mr, NR, itemsize), BEFOREHAND)
+    most_rows = max(1, min(PANELS_OF_A, L2_BYTES_FOR_A // (length * mr * itemsize)))
+    most_columns = max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize)))
+    if rows_in_tasks:
+        rows, columns = even(row_panels, min(most_rows, share)), even(column_panels, most_columns)
+        return np.array([rows, columns, length, ROWS_IN_TASKS], np.intp)
+    return np.array([row_panels, even(column_panels, min(most_columns, share)), length, COLUMNS_IN_TASKS], np.intp)
+
+
+#: Rows of the sum packed for one panel of columns after the other: each lies in a row or plane of its own, and so many
+#: streams are what the prefetchers and the TLB of L1 keep up with.
+STREAMS = 16
+
+
+def streams(rows: int) -> int:
+    """Rows packed side by side; a few more than `STREAMS` all at once, as beginning a panel takes time as well."""
+    return rows if rows <= 2 * STREAMS else STREAMS
+
+
 #: Fewer elements are packed by one thread: it takes about as long as waking the others (2 us, Numba 4).
 PARALLEL_PACKING = 1 << 14
 

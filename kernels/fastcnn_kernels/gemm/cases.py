@@ -3,12 +3,12 @@
 from fastcnn_kernels.cases import Case
 
 
-def matmul(name, group, M, N, L, Z=1, shared=False, transpose_a=False, transpose_b=False, bias=False) -> Case:
-    """One product (Z, M, L) @ (Z, L, N)."""
-    ZA = 1 if shared else Z
+def matmul(name, group, M, N, L, Z=1, shared="", transpose_a=False, transpose_b=False, bias=False) -> Case:
+    """One product (Z, M, L) @ (Z, L, N); `shared` names the operand that the batch has one of."""
+    ZA, ZB = 1 if shared == "a" else Z, 1 if shared == "b" else Z
     shapes = {
         "a": (ZA, L, M) if transpose_a else (ZA, M, L),
-        "b": (Z, N, L) if transpose_b else (Z, L, N),
+        "b": (ZB, N, L) if transpose_b else (ZB, L, N),
         "bias": (N,),
         "out": (Z, M, N),
     }
@@ -32,18 +32,23 @@ EDGES = [
     matmul("rows past one block", "edge", 460, 20, 9),
     matmul("columns past one block", "edge", 9, 530, 12, transpose_a=True, transpose_b=True),
     matmul("batch", "edge", 7, 9, 11, Z=5),
-    matmul("batch with a shared operand", "edge", 7, 9, 11, Z=5, shared=True, bias=True),
+    matmul("batch with a shared operand", "edge", 7, 9, 11, Z=5, shared="a", bias=True),
+    matmul("rows packed by tasks", "edge", 460, 350, 400),
+    matmul("rows packed by tasks, side by side", "edge", 461, 33, 390, transpose_a=True, bias=True),
+    matmul("rows packed by tasks, of a batch", "edge", 80, 300, 41, Z=3, shared="b", bias=True),
+    matmul("columns packed by tasks", "edge", 30, 1030, 400, transpose_b=True, bias=True),
+    matmul("columns packed by tasks, of a batch", "edge", 40, 300, 390, Z=3, shared="a"),
     matmul("small, one tile", "edge", 6, 16, 1),
     matmul("small, rows and columns that overlap", "edge", 11, 23, 40),
     matmul("small, columns that overlap the tile of four vectors", "edge", 25, 100, 33, transpose_a=True),
-    matmul("small, blocks of the sum", "edge", 14, 70, 400, Z=3, shared=True),
+    matmul("small, blocks of the sum", "edge", 14, 70, 400, Z=3, shared="a"),
     matmul("small, a batch of fewer rows than workers", "edge", 7, 130, 20, Z=2, transpose_a=True),
     matmul("outer products, whole tiles", "edge", 17, 96, 48, transpose_b=True),
     matmul("outer products, a tile that overlaps", "edge", 64, 101, 49, transpose_b=True, bias=True),
     matmul("outer products with the columns", "edge", 97, 40, 50, bias=True),
     matmul("outer products with the columns of a batch", "edge", 97, 40, 300, Z=3, bias=True),
     matmul("outer products of a batch", "edge", 33, 98, 48, Z=3, transpose_b=True, bias=True),
-    matmul("outer products of a shared operand", "edge", 20, 97, 51, Z=3, shared=True, transpose_b=True),
+    matmul("outer products of a shared operand", "edge", 20, 97, 51, Z=3, shared="a", transpose_b=True),
 ]
 
 #: Forward and both gradients of the essay's and LeNet-5's dense layers, then squares.

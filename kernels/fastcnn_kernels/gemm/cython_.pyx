@@ -1,10 +1,11 @@
 """Matrix product in Cython: packed panels and the micro-kernel of micro.h. Contract in the family's ``__init__``.
 
-Both are packed once, panel by panel; a task multiplies a block of A's panels by a block of B's, which stays in L2.
-Blocks of B follow each other for one block of A, which comes from memory once and then from L3:
+The smaller operand is packed beforehand, panel by panel. A task packs a block of the larger one for itself, in L2, and
+multiplies it by all of the other (``blocking.matrix_blocks``; small products pack both beforehand):
 
-    for each block of L:
-        for each panel of A (mr rows), kept in L1, for each panel of B (NR columns): one micro-kernel call
+    for each block of L:   pack a block of A, or of B
+        for each block of B, which stays in L2:
+            for each panel of A (mr rows), kept in L1, for each panel of B (NR columns): one micro-kernel call
 
 Each worker takes a contiguous share of the tasks, which have nothing in common, so results do not depend on the
 number of threads.
@@ -15,9 +16,12 @@ from cython.parallel cimport prange
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, pack_rows, panel_width, real
 
-from fastcnn_kernels.gemm import geometry
-from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.memory import empty
+
+cdef enum:  # as in blocking
+    ROWS_IN_TASKS = 1
+    COLUMNS_IN_TASKS = 2
 
 
 cdef void multiply_tile(
@@ -42,56 +46,95 @@ cdef void multiply_tile(
             copy_run(c + i * ldc, tile + i * NR, columns)
 
 
+cdef void pack_block(
+    const real* matrix, real* packed, Py_ssize_t rows, int panel, Py_ssize_t first, Py_ssize_t last, Py_ssize_t L,
+    Py_ssize_t row_step, const Py_ssize_t* along, Py_ssize_t streams,
+) noexcept nogil:
+    """Pack panels [first, last) of A, or of B, whose columns are the rows here: L elements of each row.
+
+    Where rows lie side by side, `streams` elements of all of them are read, then those that follow.
+    """
+    cdef Py_ssize_t turn = streams if row_step == 1 else L, part, index, i
+    for part in range((L + turn - 1) // turn):
+        part = part * turn
+        for index in range(first, last):
+            i = index * panel
+            pack_rows(
+                matrix + i * row_step, packed + ((index - first) * L + part) * panel, min(panel, rows - i), panel,
+                min(turn, L - part), row_step, along + part,
+            )
+
+
 cdef void pack_panels(
     const real* matrix, real* packed, Py_ssize_t Z, Py_ssize_t rows, int panel, Py_ssize_t L, Py_ssize_t row_step,
-    const Py_ssize_t* along, Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* along, Py_ssize_t streams, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Pack this worker's share of the panels of A, or of B, whose columns are the rows here."""
-    cdef Py_ssize_t task, z, i, panels = (rows + panel - 1) // panel
-    for task in range(Z * panels * worker // workers, Z * panels * (worker + 1) // workers):
+    """Pack this worker's share of all panels."""
+    cdef Py_ssize_t panels = (rows + panel - 1) // panel, z, end
+    cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
+    while task < last:
         z = task // panels
-        i = task % panels * panel
-        pack_rows(
-            matrix + z * rows * L + i * row_step, packed + (z * panels * panel + i) * L, min(panel, rows - i), panel, L,
-            row_step, along,
+        end = min(last, (z + 1) * panels)
+        pack_block(
+            matrix + z * rows * L, packed + task * panel * L, rows, panel, task - z * panels, end - z * panels, L,
+            row_step, along, streams,
         )
+        task = end
 
 
 cdef void multiply_blocks(
-    const real* a_packed, const real* b_packed, const real* bias, real* c, real* tiles, const Py_ssize_t* table,
-    const Py_ssize_t* blocks, Py_ssize_t worker, Py_ssize_t workers,
+    const real* a, const real* b, const real* a_packed, const real* b_packed, const real* bias, real* c, real* scratch,
+    const Py_ssize_t* table, const Py_ssize_t* along_a, const Py_ssize_t* along_b, const Py_ssize_t* blocks,
+    Py_ssize_t streams, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Multiply this worker's share of C's blocks."""
+    """Multiply this worker's share of C's blocks; the scratch has a tile, and a block that is packed here."""
     cdef Py_ssize_t Z = table[0], ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5]
     cdef int NR = panel_width(a_packed), mr = <int>table[8]
-    cdef Py_ssize_t I = blocks[0] * mr, J = blocks[1] * NR, LB = blocks[2]
-    cdef Py_ssize_t a_size = (M + mr - 1) // mr * mr * L, b_size = (N + NR - 1) // NR * NR * L
-    cdef Py_ssize_t i_blocks = (M + I - 1) // I, j_blocks = (N + J - 1) // J, tasks = Z * i_blocks * j_blocks
-    cdef Py_ssize_t task, z, i0, j0, step, l0, count, row_panel, panel, i, j
-    cdef const real* a
-    cdef const real* b
+    cdef Py_ssize_t I = blocks[0], J = blocks[1], LB = blocks[2]
+    cdef bint rows_here = blocks[3] == ROWS_IN_TASKS, columns_here = blocks[3] == COLUMNS_IN_TASKS
+    cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (N + NR - 1) // NR
+    cdef Py_ssize_t i_blocks = (row_panels + I - 1) // I, width = column_panels if rows_here else J
+    cdef Py_ssize_t j_blocks = (column_panels + width - 1) // width, tasks = Z * i_blocks * j_blocks
+    cdef Py_ssize_t task, z, za, zb, i0, i1, j0, j1, step, l0, count, block, first, row_panel, panel, i, j
+    cdef real* tile = scratch
+    cdef real* packed = scratch + MR * NR
+    cdef const real* rows
+    cdef const real* columns
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
+        za = z if ZA > 1 else 0
+        zb = z if ZB > 1 else 0
         i0 = task // j_blocks % i_blocks * I
-        j0 = task % j_blocks * J
-        a = a_packed + (z if ZA > 1 else 0) * a_size
-        b = b_packed + (z if ZB > 1 else 0) * b_size
+        i1 = min(row_panels, i0 + I)
+        j0 = task % j_blocks * width
+        j1 = min(column_panels, j0 + width)
         for step in range((L + LB - 1) // LB):
             l0 = step * LB
             count = min(LB, L - l0)
-            for row_panel in range((min(I, M - i0) + mr - 1) // mr):
-                i = i0 + row_panel * mr
-                for panel in range((min(J, N - j0) + NR - 1) // NR):
-                    j = j0 + panel * NR
-                    multiply_tile(
-                        mr, min(mr, M - i), min(NR, N - j), count, a + i * L + l0 * mr, b + j * L + l0 * NR,
-                        c + (z * M + i) * N + j, N, bias + j if bias != NULL and l0 == 0 else NULL, l0 > 0,
-                        tiles + worker * MR * NR,
-                    )
+            if rows_here:
+                pack_block(a + za * M * L, packed, M, mr, i0, i1, count, table[6], along_a + l0, streams)
+            elif columns_here:
+                pack_block(b + zb * N * L, packed, N, NR, j0, j1, count, table[7], along_b + l0, streams)
+            for block in range((j1 - j0 + J - 1) // J):
+                first = j0 + block * J
+                for row_panel in range(i0, i1):
+                    i = row_panel * mr
+                    rows = a_packed + (za * row_panels * mr + i) * L + l0 * mr
+                    if rows_here:
+                        rows = packed + (row_panel - i0) * count * mr
+                    for panel in range(first, min(first + J, j1)):
+                        j = panel * NR
+                        columns = b_packed + (zb * column_panels * NR + j) * L + l0 * NR
+                        if columns_here:
+                            columns = packed + (panel - j0) * count * NR
+                        multiply_tile(
+                            mr, min(mr, M - i), min(NR, N - j), count, rows, columns, c + (z * M + i) * N + j, N,
+                            bias + j if bias != NULL and l0 == 0 else NULL, l0 > 0, tile,
+                        )
 
 
 cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
-    """Pack both operands of a `geometry.Plan` and multiply them."""
+    """Pack what a `geometry.Plan` has packed beforehand, and multiply."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef const Py_ssize_t* blocks = <const Py_ssize_t*>address(plan.blocks)
     cdef const Py_ssize_t* along_a = <const Py_ssize_t*>address(plan.along_a)
@@ -99,26 +142,35 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
     cdef const real* a_start = <const real*>address(a)
     cdef const real* b_start = <const real*>address(b)
     cdef const real* bias_start = <const real*>address(bias)
-    cdef Py_ssize_t ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5], worker
-    cdef Py_ssize_t row_step = table[6], column_step = table[7]
+    cdef Py_ssize_t M = table[3], N = table[4], L = table[5], row_step = table[6], column_step = table[7], worker
+    cdef Py_ssize_t ZA = 0 if blocks[3] == ROWS_IN_TASKS else table[1]
+    cdef Py_ssize_t ZB = 0 if blocks[3] == COLUMNS_IN_TASKS else table[2]
     cdef int NR = panel_width(out), mr = <int>table[8]
-    cdef Py_ssize_t a_size = ZA * ((M + mr - 1) // mr) * mr * L, b_size = ZB * ((N + NR - 1) // NR) * NR * L
-    workspace = empty(b_size + a_size + num_threads * MR * NR, a.dtype)
-    cdef real* b_packed = <real*>address(workspace)
+    cdef Py_ssize_t own = (blocks[0] * mr if ZA == 0 else blocks[1] * NR if ZB == 0 else 0) * blocks[2]
+    cdef Py_ssize_t scratch_step = MR * NR + (own + NR - 1) // NR * NR, b_size = ZB * ((N + NR - 1) // NR) * NR * L
+    cdef Py_ssize_t streams = blocking.streams(blocks[2])
+    workspace = empty(num_threads * scratch_step + b_size + ZA * ((M + mr - 1) // mr) * mr * L, a.dtype)
+    cdef real* scratch = <real*>address(workspace)
+    cdef real* b_packed = scratch + num_threads * scratch_step
     cdef real* a_packed = b_packed + b_size
-    cdef real* tiles = a_packed + a_size
-    cdef int packers = packing_threads((ZA * M + ZB * N) * L, num_threads)
+    cdef int packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
     if num_threads == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
-            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, 0, 1)
-            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, 0, 1)
-            multiply_blocks(a_packed, b_packed, bias_start, out, tiles, table, blocks, 0, 1)
+            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, streams, 0, 1)
+            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, 0, 1)
+            multiply_blocks(
+                a_start, b_start, a_packed, b_packed, bias_start, out, scratch, table, along_a, along_b, blocks, streams,
+                0, 1,
+            )
         return 0
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, worker, packers)
-        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, worker, packers)
+        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, streams, worker, packers)
+        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
-        multiply_blocks(a_packed, b_packed, bias_start, out, tiles, table, blocks, worker, num_threads)
+        multiply_blocks(
+            a_start, b_start, a_packed, b_packed, bias_start, out, scratch + worker * scratch_step, table, along_a, along_b,
+            blocks, streams, worker, num_threads,
+        )
 
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):

@@ -15,7 +15,7 @@ class Plan(NamedTuple):
     """One product of packed operands."""
 
     table: np.ndarray  # Z, ZA, ZB, M, N, L; steps of the rows of A and of the columns of B; rows of a panel of A
-    blocks: np.ndarray  # `blocking.product_blocks`
+    blocks: np.ndarray  # `blocking.matrix_blocks`
     along_a: np.ndarray  # (L,) of the elements of a row of A
     along_b: np.ndarray  # (L,) of the elements of a column of B
 
@@ -28,7 +28,7 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, MR, NR, itemsize
     table = Z, a_shape[0], b_shape[0], M, N, L, 1 if transpose_a else L, L if transpose_b else 1, mr
     return Plan(
         np.array(table, np.intp),
-        blocking.product_blocks(Z, M, N, L, mr, NR, itemsize),
+        blocking.matrix_blocks(Z, a_shape[0], b_shape[0], M, N, L, mr, NR, itemsize),
         along(L, M if transpose_a else 1),
         along(L, 1 if transpose_b else N),
     )

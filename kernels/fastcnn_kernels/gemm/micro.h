@@ -40,15 +40,17 @@
 /* Rows of a tile of one vector: as many as it has floats, where they are more. */
 #define MOST_ROWS (VECTOR_BYTES / 4 > MR ? VECTOR_BYTES / 4 : MR)
 /* Direct kernels: rows up to which a tile is four and three vectors wide, beyond them two: v (mr + 1) + 1 registers. The
- * last tile of a plane takes the vectors it needs. The tile of dot products. */
+ * last tile of a plane takes the vectors it needs. The tile of dot products; what it reads of a column before the next one. */
 #if MR > 6
 #define WIDE_ROWS 6
 #define MIDDLE_ROWS 9
 #define DOT_ROWS 4
+#define DOT_VECTORS_OF_ONE_ROW 8
 #else
 #define WIDE_ROWS 2
 #define MIDDLE_ROWS 4
 #define DOT_ROWS 2
+#define DOT_VECTORS_OF_ONE_ROW 4
 #endif
 #define TILE_VECTORS(mr) ((mr) <= WIDE_ROWS ? 4 : (mr) <= MIDDLE_ROWS ? 3 : 2)
 #define DOT_COLUMNS 6

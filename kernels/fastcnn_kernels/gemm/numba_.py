@@ -4,8 +4,8 @@ The twin of ``cython_.pyx``: the same functions in the same order; the algorithm
 start index stand for a C pointer.
 """
 
-from fastcnn_kernels.gemm import geometry
-from fastcnn_kernels.gemm.blocking import packing_threads
+from fastcnn_kernels.gemm import blocking, geometry
+from fastcnn_kernels.gemm.blocking import COLUMNS_IN_TASKS, ROWS_IN_TASKS
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     prefetch,
@@ -99,61 +99,102 @@ def multiply_tile(
             copy_run(c, c_start + i * ldc, tile, tile_start + i * NR, columns)
 
 
+@compiled
+def pack_block(matrix, start, packed, packed_start, rows, panel, first, last, L, row_step, along, l_start, streams):
+    """Pack panels [first, last) of A, or of B, whose columns are the rows here: L elements of each row.
+
+    Where rows lie side by side, `streams` elements of all of them are read, then those that follow.
+    """
+    turn = streams if row_step == 1 else L
+    for part in range(0, L, turn):
+        for index in range(first, last):
+            i = index * panel
+            pack_rows(
+                matrix, start + i * row_step, packed, packed_start + ((index - first) * L + part) * panel,
+                min(panel, rows - i), panel, min(turn, L - part), row_step, along, l_start + part,
+            )  # fmt: skip
+
+
 @threaded
-def pack_panels(matrix, packed, Z, rows, panel, L, row_step, along, worker, workers):
-    """Pack this worker's share of the panels of A, or of B, whose columns are the rows here."""
+def pack_panels(matrix, packed, Z, rows, panel, L, row_step, along, streams, worker, workers):
+    """Pack this worker's share of all panels."""
     panels = (rows + panel - 1) // panel
-    for task in range(Z * panels * worker // workers, Z * panels * (worker + 1) // workers):
+    task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
+    while task < last:
         z = task // panels
-        i = task % panels * panel
-        pack_rows(
-            matrix, z * rows * L + i * row_step, packed, (z * panels * panel + i) * L, min(panel, rows - i), panel, L,
-            row_step, along, 0,
+        end = min(last, (z + 1) * panels)
+        pack_block(
+            matrix, z * rows * L, packed, task * panel * L, rows, panel, task - z * panels, end - z * panels, L,
+            row_step, along, 0, streams,
         )  # fmt: skip
+        task = end
 
 
 @threaded
-def multiply_blocks(a_packed, b_packed, bias, has_bias, c, tiles, table, blocks, worker, workers):
-    """Multiply this worker's share of C's blocks."""
+def multiply_blocks(
+    a, b, a_packed, b_packed, bias, has_bias, c, scratch, scratch_step, table, along_a, along_b, blocks, streams,
+    worker, workers,
+):  # fmt: skip
+    """Multiply this worker's share of C's blocks; the scratch has a tile, and a block that is packed here."""
     Z, ZA, ZB, M, N, L, mr = table[0], table[1], table[2], table[3], table[4], table[5], table[8]
     NR = panel_width(a_packed)
-    I, J, LB = blocks[0] * mr, blocks[1] * NR, blocks[2]
-    a_size, b_size = (M + mr - 1) // mr * mr * L, (N + NR - 1) // NR * NR * L
-    i_blocks, j_blocks = (M + I - 1) // I, (N + J - 1) // J
+    I, J, LB = blocks[0], blocks[1], blocks[2]
+    rows_here, columns_here = blocks[3] == ROWS_IN_TASKS, blocks[3] == COLUMNS_IN_TASKS
+    row_panels, column_panels = (M + mr - 1) // mr, (N + NR - 1) // NR
+    i_blocks, width = (row_panels + I - 1) // I, column_panels if rows_here else J
+    j_blocks = (column_panels + width - 1) // width
     tasks = Z * i_blocks * j_blocks
+    tile = worker * scratch_step
+    packed = tile + MR * NR
+    rows_of, columns_of = scratch if rows_here else a_packed, scratch if columns_here else b_packed
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
+        za, zb = z if ZA > 1 else 0, z if ZB > 1 else 0
         i0 = task // j_blocks % i_blocks * I
-        j0 = task % j_blocks * J
-        a = (z if ZA > 1 else 0) * a_size
-        b = (z if ZB > 1 else 0) * b_size
-        for step in range((L + LB - 1) // LB):
-            l0 = step * LB
+        i1 = min(row_panels, i0 + I)
+        j0 = task % j_blocks * width
+        j1 = min(column_panels, j0 + width)
+        for l0 in range(0, L, LB):
             count = min(LB, L - l0)
-            for row_panel in range((min(I, M - i0) + mr - 1) // mr):
-                i = i0 + row_panel * mr
-                for panel in range((min(J, N - j0) + NR - 1) // NR):
-                    j = j0 + panel * NR
-                    multiply_tile(
-                        mr, min(mr, M - i), min(NR, N - j), count, a_packed, a + i * L + l0 * mr, b_packed,
-                        b + j * L + l0 * NR, c, (z * M + i) * N + j, N, bias, j, has_bias and l0 == 0, l0 > 0, tiles,
-                        worker * MR * NR,
-                    )  # fmt: skip
+            if rows_here:
+                pack_block(a, za * M * L, scratch, packed, M, mr, i0, i1, count, table[6], along_a, l0, streams)
+            elif columns_here:
+                pack_block(b, zb * N * L, scratch, packed, N, NR, j0, j1, count, table[7], along_b, l0, streams)
+            for first in range(j0, j1, J):
+                for row_panel in range(i0, i1):
+                    i = row_panel * mr
+                    rows = (za * row_panels * mr + i) * L + l0 * mr
+                    if rows_here:
+                        rows = packed + (row_panel - i0) * count * mr
+                    for panel in range(first, min(first + J, j1)):
+                        j = panel * NR
+                        columns = (zb * column_panels * NR + j) * L + l0 * NR
+                        if columns_here:
+                            columns = packed + (panel - j0) * count * NR
+                        multiply_tile(
+                            mr, min(mr, M - i), min(NR, N - j), count, rows_of, rows, columns_of, columns, c,
+                            (z * M + i) * N + j, N, bias, j, has_bias and l0 == 0, l0 > 0, scratch, tile,
+                        )  # fmt: skip
 
 
 def run_product(plan, a, b, bias, out, num_threads):
-    """Pack both operands of a `geometry.Plan` and multiply them."""
+    """Pack what a `geometry.Plan` has packed beforehand, and multiply."""
     _, ZA, ZB, M, N, L, row_step, column_step, mr = plan.table.tolist()
+    I, J, LB, packer = plan.blocks.tolist()
     NR = 2 * VECTOR_BYTES // out.itemsize
-    a_packed = empty(ZA * -(-M // mr) * mr * L, out.dtype)
-    b_packed = empty(ZB * -(-N // NR) * NR * L, out.dtype)
-    tiles = empty(num_threads * MR * NR, out.dtype)
-    packers = packing_threads((ZA * M + ZB * N) * L, num_threads)
-    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, row_step, plan.along_a)
-    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, column_step, plan.along_b)
+    ZA, ZB = 0 if packer == ROWS_IN_TASKS else ZA, 0 if packer == COLUMNS_IN_TASKS else ZB
+    own = (I * mr if ZA == 0 else J * NR if ZB == 0 else 0) * LB
+    scratch_step = MR * NR + -(-own // NR) * NR
+    scratch = empty(num_threads * scratch_step, out.dtype)
+    a_packed = empty(max(1, ZA * -(-M // mr) * mr * L), out.dtype)
+    b_packed = empty(max(1, ZB * -(-N // NR) * NR * L), out.dtype)
+    streams = blocking.streams(LB)
+    packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
+    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, row_step, plan.along_a, streams)
+    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, column_step, plan.along_b, streams)
     multiply_blocks(
-        num_threads, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out), tiles,
-        plan.table, plan.blocks,
+        num_threads, flat(a), flat(b), a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None,
+        flat(out), scratch, scratch_step, plan.table, plan.along_a, plan.along_b, plan.blocks, streams,
     )  # fmt: skip
 
 

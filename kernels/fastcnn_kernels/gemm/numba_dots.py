@@ -1,6 +1,7 @@
 """Tiles of dot products for Numba, as LLVM vector instructions; the functions are described in products_body.h."""
 
 from functools import partial
+from itertools import product
 
 from llvmlite import ir
 from numba import types
@@ -24,8 +25,8 @@ from fastcnn_kernels.gemm.numba_llvm import (
     vector_type_of,
 )
 
-#: The largest tile (as in micro.h).
-DOT_ROWS = 4 if MR > 6 else 2
+#: The largest tile, and what is read of a column before the next one (as in micro.h).
+DOT_ROWS, DOT_VECTORS_OF_ONE_ROW = (4, 8) if MR > 6 else (2, 4)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
 
 
@@ -41,16 +42,34 @@ def _emit_dot(
     def over_lines(line, totals):
         a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
 
-        def over_vectors(index, totals):
-            left = [load(builder, a_row, vector_type, builder.add(start, index)) for start in a_starts]
-            results = []
-            for (i, j), total in zip(tiles, totals, strict=True):
-                if i == 0:
-                    right = load(builder, b_row, vector_type, builder.add(starts[j], index))
-                results.append(multiply_add(builder, left[i], right, total))
-            return results
+        def steps(pixel, totals, together):
+            """Sums over the pixels up to n, `together` vectors of a column at a time, and the first pixel of the rest."""
+            count = builder.and_(builder.sub(n, pixel), intp(-together * VL))
 
-        return emit_loop(builder, n, VL, totals, over_vectors)
+            def over_vectors(index, totals):
+                places = [builder.add(pixel, builder.add(index, intp(v * VL))) for v in range(together)]
+                left = [[load(builder, a_row, vector_type, builder.add(start, at)) for at in places] for start in a_starts]
+                results = list(totals)
+                for j, (v, at) in product(range(columns), enumerate(places)):
+                    right = load(builder, b_row, vector_type, builder.add(starts[j], at))
+                    for i in range(rows):
+                        tile = j * rows + i
+                        results[tile] = multiply_add(builder, left[i][v], right, results[tile])
+                return results
+
+            totals = emit_either(
+                builder,
+                builder.icmp_signed(">", count, intp(0)),
+                lambda: emit_loop(builder, count, together * VL, totals, over_vectors),
+                lambda: totals,
+            )
+            return builder.add(pixel, count), totals
+
+        pixel = intp(0)
+        if rows == 1:  # waits for memory, which is read fastest in long stretches
+            pixel, totals = steps(pixel, totals, DOT_VECTORS_OF_ONE_ROW)
+            pixel, totals = steps(pixel, totals, DOT_VECTORS_OF_ONE_ROW // 2)
+        return steps(pixel, totals, 1)[1]
 
     results = emit_loop(builder, lines, 1, [ir.Constant(vector_type, None)] * len(tiles), over_lines)
     for first in range(0, len(tiles), VL):

@@ -247,6 +247,24 @@ static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps
 #undef CASE
 }
 
+/* acc[i, j] += a[i * a_step + pixel] * column[j][pixel], lane by lane, from `pixel` up to n: `together` vectors of a column,
+ * then those of the next one. Returns the first pixel of the rest. */
+INLINE ptrdiff_t NAME(dot_steps)(const int rows, const int columns, const int together, ptrdiff_t pixel, ptrdiff_t n,
+                                 const REAL *a, ptrdiff_t a_step, const REAL *const *column,
+                                 NAME(vec) (*acc)[DOT_COLUMNS_OF_ONE_ROW]) {
+    for (; pixel + together * VL <= n; pixel += together * VL) {
+        NAME(vec) row[DOT_ROWS][DOT_VECTORS_OF_ONE_ROW];
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < together; v++) row[i][v] = NAME(load)(a + i * a_step + pixel + v * VL);
+        UNROLL for (int j = 0; j < columns; j++)
+            UNROLL for (int v = 0; v < together; v++) {
+                const NAME(vec) value = NAME(load)(column[j] + pixel + v * VL);
+                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i][v] * value;
+            }
+    }
+    return pixel;
+}
+
 /* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over lines of n pixels, n a multiple of VL. */
 INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, ptrdiff_t n, const REAL *a,
                            ptrdiff_t a_step, ptrdiff_t a_line, const REAL *b, ptrdiff_t b_line,
@@ -257,22 +275,12 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, p
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t line = 0; line < lines; line++, a += a_line) {
-        ptrdiff_t p = 0;
-        if (rows == 1)
-            for (; p + 4 * VL <= n; p += 4 * VL) {
-                NAME(vec) row[4];
-                UNROLL for (int v = 0; v < 4; v++) row[v] = NAME(load)(a + p + v * VL);
-                UNROLL for (int j = 0; j < columns; j++)
-                    UNROLL for (int v = 0; v < 4; v++) acc[0][j] += row[v] * NAME(load)(column[j] + p + v * VL);
-            }
-        for (; p < n; p += VL) {
-            NAME(vec) row[DOT_ROWS];
-            UNROLL for (int i = 0; i < rows; i++) row[i] = NAME(load)(a + i * a_step + p);
-            UNROLL for (int j = 0; j < columns; j++) {
-                NAME(vec) value = NAME(load)(column[j] + p);
-                UNROLL for (int i = 0; i < rows; i++) acc[i][j] += row[i] * value;
-            }
+        ptrdiff_t pixel = 0;
+        if (rows == 1) { /* waits for memory, which is read fastest in long stretches */
+            pixel = NAME(dot_steps)(1, columns, DOT_VECTORS_OF_ONE_ROW, pixel, n, a, a_step, column, acc);
+            pixel = NAME(dot_steps)(1, columns, DOT_VECTORS_OF_ONE_ROW / 2, pixel, n, a, a_step, column, acc);
         }
+        NAME(dot_steps)(rows, columns, 1, pixel, n, a, a_step, column, acc);
         UNROLL for (int j = 0; j < columns; j++) column[j] += b_line;
     }
     const int count = rows * columns;
