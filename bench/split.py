@@ -16,7 +16,8 @@ from fastcnn_kernels import table
 from fastcnn_kernels.conv2d.cases import HEADLINE, Layer
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd import numba_ as winograd
-from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import MOST_ROWS
 from fastcnn_kernels.numba_support import compiled
 
 LAYERS = ("ResNet-50 56x56 64", "ResNet-50 14x14 256", "VGG conv3 56x56 256 batch 1")
@@ -74,11 +75,11 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     case = selection.case_of(layer, "fwd")
     call = case.arguments("float32", np.random.default_rng(0))
     kernel = next(row for row in table.kernels_of(case.op) if row.name == "conv2d_winograd4_numba")
-    plan = geometry.forward(m, call["x"].shape, call["weight"].shape, call["out"].shape, (1, 1), layer.padding, 1)
-    (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
+    shapes, registers = (call[name].shape for name in ("x", "weight", "out")), (MR, MOST_ROWS, VECTOR_BYTES // itemsize)
+    plan = geometry.forward(m, *shapes, (1, 1), layer.padding, 1, 1, registers)
+    (N, _, _, _, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (mr, vectors, *_) = plan.table.tolist()
     NR, E, tiles = 2 * VECTOR_BYTES // itemsize, (m + 2) ** 2, N * tiles_h * tiles_w
-    vectors = winograd.tile_vectors(tiles, NR // 2)
-    mr, columns = winograd.tile_rows(M, vectors), vectors * (NR // 2)
+    columns = vectors * (NR // 2)
     row_panels, tile_panels = -(-M // mr), -(-tiles // columns)
     matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, columns)
     _, JT, IB, _, _ = blocking.product_blocks(v_size * itemsize, 1, M, tiles, mr, columns, False).tolist()
@@ -90,7 +91,7 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
     segments, counts = np.empty((JT * columns, 5), np.intp), np.empty(JT, np.intp)
     x, weight, out = (call[name].reshape(-1) for name in ("x", "weight", "out"))
     phases = {
-        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, mr, filters, u_size, w, NR, 0),
+        "filters": lambda: winograd.share_filters(1, weight, U, plan.table, m, filters, u_size, w, NR, 0),
         "patches": lambda: all_patches(
             x, w, V, plan.table, m, columns, tile_panels, JT, segments, counts, C, v_size, patches, NR
         ),

@@ -26,7 +26,7 @@ def test_same_functions_in_the_same_order(family):
     # in micro.pxd and micro.h on the Cython side
     shared_from_micro = {
         "even_tile", "panel_rows", "pack_rows", "pack_weights", "store_tile", "lane_sum", "add_chunks",
-        "find_nonfinite", "has_nonfinite", "panel_pitch", "whole_lines", "find_segments", "tile_vectors", "tile_rows",
+        "find_nonfinite", "has_nonfinite", "panel_pitch", "whole_lines", "find_segments",
     }  # fmt: skip
     assert [name for name in numba if name not in shared_from_micro] == cython
     assert len(cython) > 3

@@ -159,8 +159,8 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
             pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, streams, 0, 1)
             pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, 0, 1)
             multiply_blocks(
-                a_start, b_start, a_packed, b_packed, bias_start, out, scratch, table, along_a, along_b, blocks, streams,
-                0, 1,
+                a_start, b_start, a_packed, b_packed, bias_start, out, scratch, table, along_a, along_b, blocks,
+                streams, 0, 1,
             )
         return 0
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
@@ -168,8 +168,8 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
         pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
-            a_start, b_start, a_packed, b_packed, bias_start, out, scratch + worker * scratch_step, table, along_a, along_b,
-            blocks, streams, worker, num_threads,
+            a_start, b_start, a_packed, b_packed, bias_start, out, scratch + worker * scratch_step, table, along_a,
+            along_b, blocks, streams, worker, num_threads,
         )
 
 

@@ -147,9 +147,9 @@ cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept n
     return (size + tiles - 1) // tiles
 
 
-cdef inline int panel_rows(Py_ssize_t M, int most=MR) noexcept nogil:
-    """Rows per panel of A, up to `most`: those of least cost; a panel costs its rows, empty ones too, and one more."""
-    cdef int mr = <int>min(M, most), rows
+cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
+    """Rows per panel of A, up to MR: those of least cost; a panel costs its rows, empty ones too, and one more."""
+    cdef int mr = <int>min(M, MR), rows
     cdef Py_ssize_t least = (M + mr - 1) // mr * (mr + 1), cost
     for rows in range(mr - 1, 0, -1):
         cost = (M + rows - 1) // rows * (rows + 1)

@@ -43,12 +43,14 @@ def _emit_dot(
         a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
 
         def steps(pixel, totals, together):
-            """Sums over the pixels up to n, `together` vectors of a column at a time, and the first pixel of the rest."""
+            """Sums over pixels up to n, `together` vectors of a column at a time, and the first pixel of the rest."""
             count = builder.and_(builder.sub(n, pixel), intp(-together * VL))
 
             def over_vectors(index, totals):
                 places = [builder.add(pixel, builder.add(index, intp(v * VL))) for v in range(together)]
-                left = [[load(builder, a_row, vector_type, builder.add(start, at)) for at in places] for start in a_starts]
+                left = [
+                    [load(builder, a_row, vector_type, builder.add(start, at)) for at in places] for start in a_starts
+                ]
                 results = list(totals)
                 for j, (v, at) in product(range(columns), enumerate(places)):
                     right = load(builder, b_row, vector_type, builder.add(starts[j], at))

@@ -18,13 +18,13 @@ from libc.stdint cimport uint64_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
-from fastcnn_kernels.conv2d.winograd.segments cimport (
-    SPACING, find_segments, tile_rows, tile_vectors, whole_lines
-)
+from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.transforms cimport (
     HAS_TRANSFORMS, filters, image_rows, lanes_to_rows, rows_to_lanes
 )
-from fastcnn_kernels.gemm.micro cimport copy_run, micro_dense, panel_width, real, transpose, zero_run
+from fastcnn_kernels.gemm.micro cimport (
+    MOST_ROWS, MR, VECTOR_BYTES, copy_run, micro_dense, panel_width, real, transpose, zero_run
+)
 
 from fastcnn_kernels.conv2d import cython_ as plain_sums
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
@@ -41,9 +41,7 @@ cdef enum:
 
 
 cdef struct Matrices:
-    # Panels of mr rows and of so many columns, or vectors; their `geometry.Matrices`: the products, how operands are
-    # found, and what they take.
-    int mr, columns, vectors
+    # `geometry.Matrices`: the products, how operands are found, and what they take.
     const Py_ssize_t* products
     const Py_ssize_t* filters
     const Py_ssize_t* patches
@@ -203,7 +201,7 @@ cdef void winograd_tasks(
     cdef Py_ssize_t IT = blocks[0], JT = blocks[1], IB = blocks[2]
     cdef bint shared_filters = blocks[3], shared_patches = blocks[4]
     cdef Py_ssize_t g, i, j, k, panel, row_panel, panels, row_end, task, rows
-    cdef int NR = panel_width(image), columns = matrices.columns, mr = matrices.mr
+    cdef int NR = panel_width(image), mr = <int>table[30], vectors = <int>table[31], columns = vectors * (NR // 2)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + columns - 1) // columns
     cdef Py_ssize_t u_size = matrices.u_size, v_size = matrices.v_size, p_step = IB * mr * columns + SPACING
     cdef Py_ssize_t row_blocks = (row_panels + IT - 1) // IT, tile_blocks = (tile_panels + JT - 1) // JT
@@ -245,7 +243,7 @@ cdef void winograd_tasks(
                 u = own_filters
             for j in range(panels):
                 multiply(
-                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, matrices.vectors,
+                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, vectors,
                     tiles - (panel + j) * columns, u_size, p_step,
                 )
                 transform_results(
@@ -260,11 +258,12 @@ cdef void share_filters(
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """U of this worker's share of all panels of rows."""
-    cdef Py_ssize_t row_panels = (table[4] + matrices.mr - 1) // matrices.mr, tasks = table[3] * row_panels, task
+    cdef int mr = <int>table[30]
+    cdef Py_ssize_t row_panels = (table[4] + mr - 1) // mr, tasks = table[3] * row_panels, task
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         transform_filters(
-            weight, U + task * matrices.u_size, table, m, task // row_panels, task % row_panels, matrices.mr,
-            matrices.filters, scratch,
+            weight, U + task * matrices.u_size, table, m, task // row_panels, task % row_panels, mr, matrices.filters,
+            scratch,
         )
 
 
@@ -274,12 +273,13 @@ cdef void share_patches(
 ) noexcept nogil:
     """V of this worker's share of the channels of every panel of tiles."""
     cdef Py_ssize_t C = table[5], tiles = table[0] * table[10] * table[11], task
-    cdef Py_ssize_t tile_panels = (tiles + matrices.columns - 1) // matrices.columns
+    cdef int columns = <int>table[31] * (panel_width(image) // 2)
+    cdef Py_ssize_t tile_panels = (tiles + columns - 1) // columns
     for task in range(table[3] * tile_panels):
-        find_panels(table, task % tile_panels, 1, matrices.columns, segments)
+        find_panels(table, task % tile_panels, 1, columns, segments)
         transform_images(
             image, V + task * matrices.v_size, table, m, task // tile_panels, C * worker // workers,
-            C * (worker + 1) // workers, matrices.columns, segments, matrices.patches, line,
+            C * (worker + 1) // workers, columns, segments, matrices.patches, line,
         )
 
 
@@ -294,11 +294,9 @@ cdef bint run_plan(
     cdef const real* bias_start = <const real*>address(bias)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], tiles = table[0] * table[10] * table[11], worker
-    cdef int m = plan.m, NR = panel_width(out_start), vectors = tile_vectors(out_start, tiles)
-    cdef int mr = tile_rows(M, vectors), columns = vectors * (NR // 2)
+    cdef int m = plan.m, NR = panel_width(out_start), mr = <int>table[30], columns = <int>table[31] * (NR // 2)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, tile_panels = (tiles + columns - 1) // columns
     cdef Matrices matrices
-    matrices.mr, matrices.columns, matrices.vectors = mr, columns, vectors
     products, places_of_filters, places_of_patches, matrices.u_size, matrices.v_size = geometry.matrices(
         m, C, mr, columns
     )
@@ -353,7 +351,8 @@ def conv2d(
 ):
     """Forward convolution with tiles of m x m."""
     cdef int clamp = ACTIVATIONS[activation]
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool, registers)
     if out.itemsize == 4:
         return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
     return run_plan(plan, x, weight, bias, out, <double*>address(out), clamp, packed, num_threads)
@@ -363,7 +362,8 @@ def conv2d(
 @taking_dilation(copies)
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input with tiles of m x m."""
-    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups, registers)
     if out.itemsize == 4:
         return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
     return run_plan(plan, dy, weight, None, out, <double*>address(out), 0, None, num_threads)

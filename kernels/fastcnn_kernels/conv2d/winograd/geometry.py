@@ -8,6 +8,7 @@ import numpy as np
 from fastcnn_kernels.conv2d.geometry import before_pooling, refuses
 from fastcnn_kernels.conv2d.masked import geometry as masked_geometry
 from fastcnn_kernels.conv2d.winograd import cost
+from fastcnn_kernels.gemm.geometry import panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Taps a side at most: 9 parts.
@@ -20,7 +21,7 @@ class Plan(NamedTuple):
     table: np.ndarray  # rows: N, P, Q, groups, M, length of the sum; H, W, top, left, tiles per column and row of a
     #                    plane; weight steps of row, channel and group, 1 if the taps are reversed, 2 if windows are
     #                    pooled; R, S, parts of 3 x 3 side by side, channels, and the place each part takes in the sum;
-    #                    the `Tile`, rows and columns of the first tiles that lie before the result
+    #                    the `Tile`, rows and columns of the first tiles that lie before the result; `register_tile`
     m: int
 
 
@@ -95,11 +96,17 @@ def _before(pads):
     return tuple((pad - 1) % 2 for pad in pads)
 
 
+def register_tile(rows, columns, MR, MOST_ROWS, lanes):
+    """Rows and vectors of a register tile: two vectors, or one that holds all columns and leaves room for more rows."""
+    vectors = 1 if columns <= lanes else 2
+    return panel_rows(rows, MOST_ROWS if vectors == 1 else MR), vectors
+
+
 def _plan(
     m, N, groups, M, channels, place, source, result, top_left, taps, weight_steps, reversed_taps, pool=1, before=(0, 0)
 ):  # fmt: skip
     down, across = parts(*taps)
-    table = np.zeros((5, 6), np.intp)
+    table = np.zeros((6, 6), np.intp)
     table[0] = N, *result, groups, M, down * across * place
     table[1] = *source, *top_left, *_tiles(m, result, before)
     table[2, :5] = *weight_steps, reversed_taps, pool
@@ -108,27 +115,36 @@ def _plan(
     return Plan(table, m)
 
 
+def _with_tiles_as_lanes(plan, registers):
+    (N, _, _, _, M, _), (*_, tiles_h, tiles_w) = plan.table[:2]
+    plan.table[5, :2] = register_tile(M, N * tiles_h * tiles_w, *registers)
+    return plan
+
+
 @planned
-def forward(m, x_shape, weight_shape, out_shape, stride, padding, groups, pool=1):
-    """Plan of ``conv2d``."""
+def forward(m, x_shape, weight_shape, out_shape, stride, padding, groups, pool, registers):
+    """Plan of ``conv2d``; `registers` is MR, MOST_ROWS and the lanes of a vector."""
     (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, weight_shape, before_pooling(out_shape, pool)
     M, taps, top_left = K // groups, R * S, (-padding[0], -padding[2])
     steps = (C * taps, taps, M * C * taps)
     m = m if stride == (1, 1) else DOWN
-    return _plan(m, N, groups, M, C, C, source, result, top_left, (R, S), steps, False, pool)
+    plan = _plan(m, N, groups, M, C, C, source, result, top_left, (R, S), steps, False, pool)
+    return _with_tiles_as_lanes(plan, registers)
 
 
 @planned
-def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, lanes):
-    """Plan of ``conv2d_grad_weight``: several parts each begin at a multiple of `lanes`, those of a vector."""
-    (N, _, *source), (K, C, R, S), (_, _, *result) = x_shape, out_shape, dy_shape
+def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, registers):
+    """Plan of ``conv2d_grad_weight``, whose lanes are channels: several parts each begin at a whole vector of them."""
+    (N, _, *source), (K, C, R, S), (_, _, *result), (*_, lanes) = x_shape, out_shape, dy_shape, registers
     place = C if parts(R, S) == (1, 1) else -(-C // lanes) * lanes
     m, top_left = m if stride == (1, 1) else DOWN, (-padding[0], -padding[2])
-    return _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
+    plan = _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
+    plan.table[5, :2] = register_tile(K // groups, plan.table[0, 5], *registers)
+    return plan
 
 
 @planned
-def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
+def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups, registers):
     """Plan of ``conv2d_grad_input``: the forward product over dy, taps reversed and channels exchanged."""
     (N, K, *source), (_, C, R, S), (_, _, *result) = dy_shape, weight_shape, out_shape
     pads, taps, Kg = (padding[0], padding[2]), R * S, K // groups
@@ -137,7 +153,8 @@ def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups):
         top_left, before = (pads[0] - R + 1, pads[1] - S + 1), (0, 0)
     else:
         m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), _before(pads)
-    return _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
+    plan = _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
+    return _with_tiles_as_lanes(plan, registers)
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):

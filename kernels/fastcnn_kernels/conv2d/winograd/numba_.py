@@ -20,7 +20,6 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
 )
 from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
-from fastcnn_kernels.gemm.numba_ import panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
@@ -41,18 +40,6 @@ from fastcnn_kernels.prepacked import keep, room
 
 PACKED_CHANNELS = 64  # channels whose weights are packed at a time: 64 x 9 x 16 floats stay in L1
 LINES = 9 * (8 + 2) + 2 * 9  # in units of NR: a panel's patches, two pixels more a row, and tails; or results
-
-
-@compiled
-def tile_vectors(columns, VL):
-    """Vectors of a register tile: two, or one that holds all columns."""
-    return 1 if columns <= VL else 2
-
-
-@compiled
-def tile_rows(rows, vectors):
-    """Rows of a register tile; beside one vector there is room for more."""
-    return panel_rows(rows, MOST_ROWS if vectors == 1 else MR)
 
 
 def whole_lines(n):
@@ -208,14 +195,14 @@ def transform_results(
 @threaded
 def winograd_tasks(
     image, weight, U, w, V, scratch, scratch_step, bias, has_bias, out, table, m, matrices, filters, patches, u_size,
-    v_size, blocks, mr, vectors, activation, segments, counts, worker, workers,
+    v_size, blocks, activation, segments, counts, worker, workers,
 ):  # fmt: skip
     """Do this worker's share of the tasks (g, block of tiles, block of rows)."""
     groups, M, C = table[0, 3], table[0, 4], table[0, 5]
     tiles = table[0, 0] * table[1, 4] * table[1, 5]
     IT, JT, IB = blocks[0], blocks[1], blocks[2]
     shared_filters, shared_patches = blocks[3] != 0, blocks[4] != 0
-    NR = panel_width(image)
+    NR, mr, vectors = panel_width(image), table[5, 0], table[5, 1]
     columns = vectors * (NR // 2)
     row_panels, tile_panels = (M + mr - 1) // mr, (tiles + columns - 1) // columns
     p_step = IB * mr * columns + SPACING
@@ -266,8 +253,9 @@ def winograd_tasks(
 
 
 @threaded
-def share_filters(weight, U, table, m, mr, filters, u_size, w, scratch, scratch_step, worker, workers):
+def share_filters(weight, U, table, m, filters, u_size, w, scratch, scratch_step, worker, workers):
     """U of this worker's share of all panels of rows."""
+    mr = table[5, 0]
     row_panels = (table[0, 4] + mr - 1) // mr
     tasks = table[0, 3] * row_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -279,9 +267,10 @@ def share_filters(weight, U, table, m, mr, filters, u_size, w, scratch, scratch_
 
 @threaded
 def share_patches(
-    image, w, V, table, m, columns, patches, v_size, scratch, scratch_step, segments, counts, worker, workers
+    image, w, V, table, m, patches, v_size, scratch, scratch_step, segments, counts, worker, workers
 ):  # fmt: skip
     """V of this worker's share of the channels of every panel of tiles."""
+    columns = table[5, 1] * (panel_width(image) // 2)
     C, tiles = table[0, 5], table[0, 0] * table[1, 4] * table[1, 5]
     tile_panels = (tiles + columns - 1) // columns
     for task in range(table[0, 3] * tile_panels):
@@ -295,10 +284,9 @@ def share_patches(
 
 def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it; False if a result may not be finite."""
-    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_ = plan.table.tolist()
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (mr, vectors, *_) = plan.table.tolist()
     m, NR, tiles = plan.m, 2 * VECTOR_BYTES // out.itemsize, N * tiles_h * tiles_w
-    vectors = tile_vectors(tiles, NR // 2)
-    mr, columns = tile_rows(M, vectors), vectors * (NR // 2)
+    columns = vectors * (NR // 2)
     matrices, filters, patches, u_size, v_size = geometry.matrices(m, C, mr, columns)
     blocks = blocking.product_blocks(v_size * out.itemsize, groups, M, tiles, mr, columns, packed is not None)
     _, panels, step_rows, shared_filters, shared_patches = blocks.tolist()
@@ -314,17 +302,15 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     check[...] = 0
     image, weight = flat(image), flat(weight)
     if shared_filters and not filled:
-        share_filters(num_threads, weight, U, plan.table, m, mr, filters, u_size, w, scratch + NR, scratch_step)
+        share_filters(num_threads, weight, U, plan.table, m, filters, u_size, w, scratch + NR, scratch_step)
         keep(packed, order, U)
     if shared_patches:
         share_patches(
-            num_threads, image, w, 0, plan.table, m, columns, patches, v_size, scratch + NR, scratch_step, segments,
-            counts,
+            num_threads, image, w, 0, plan.table, m, patches, v_size, scratch + NR, scratch_step, segments, counts,
         )  # fmt: skip
     winograd_tasks(
         num_threads, image, weight, U, w, 0, scratch, scratch_step, w if bias is None else flat(bias), bias is not None,
-        flat(out), plan.table, m, matrices, filters, patches, u_size, v_size, blocks, mr, vectors, activation, segments,
-        counts,
+        flat(out), plan.table, m, matrices, filters, patches, u_size, v_size, blocks, activation, segments, counts,
     )  # fmt: skip
     return not np.isnan(check).any()
 
@@ -335,7 +321,8 @@ def conv2d(
     m, /, *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
     """Forward convolution with tiles of m x m."""
-    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.forward(m, x.shape, weight.shape, out.shape, stride, padding, groups, max_pool, registers)
     return run_plan(plan, x, weight, bias, out, ACTIVATIONS[activation], packed, num_threads)
 
 
@@ -343,5 +330,6 @@ def conv2d(
 @taking_dilation(copies)
 def conv2d_grad_input(m, /, *, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input with tiles of m x m."""
-    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_input(m, dy.shape, weight.shape, out.shape, stride, padding, groups, registers)
     return run_plan(plan, dy, weight, None, out, 0, None, num_threads)

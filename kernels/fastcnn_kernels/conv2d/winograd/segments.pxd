@@ -1,19 +1,7 @@
-"""What the products and the weight gradient of Winograd's algorithm share in Cython: runs of tiles, and sizes."""
-
-from fastcnn_kernels.gemm.micro cimport MOST_ROWS, MR, panel_rows, panel_width, real
+"""What the products and the weight gradient of Winograd's algorithm share in Cython: runs of tiles, whole lines."""
 
 cdef enum:
     SPACING = 16  # elements between the E matrices of a panel beyond their size, or their starts meet in few cache sets
-
-
-cdef inline int tile_vectors(const real* like, Py_ssize_t columns) noexcept nogil:
-    """Vectors of a register tile: two, or one that holds all columns."""
-    return 1 if 2 * columns <= panel_width(like) else 2
-
-
-cdef inline int tile_rows(Py_ssize_t rows, int vectors) noexcept nogil:
-    """Rows of a register tile; beside one vector there is room for more."""
-    return panel_rows(rows, MOST_ROWS if vectors == 1 else MR)
 
 
 cdef inline Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:

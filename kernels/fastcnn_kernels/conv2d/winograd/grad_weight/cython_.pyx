@@ -8,12 +8,10 @@ import numpy as np
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.conv2d.winograd.segments cimport (
-    SPACING, find_segments, tile_rows, tile_vectors, whole_lines
-)
+from fastcnn_kernels.conv2d.winograd.segments cimport SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.transforms cimport GRADIENT, HAS_TRANSFORMS, IMAGE, patches, taps, watch
 from fastcnn_kernels.gemm.micro cimport (
-    VECTOR_BYTES, micro_dense, panel_width, put_steps, real, transpose, zero_run
+    MOST_ROWS, MR, VECTOR_BYTES, micro_dense, panel_width, put_steps, real, transpose, zero_run
 )
 
 from fastcnn_kernels.conv2d.channels_last import cython_ as plain_sums
@@ -64,8 +62,7 @@ cdef void share_channels(
     cdef Py_ssize_t P = table[1], Q = table[2], groups = table[3], M = table[4], C = table[5]
     cdef Py_ssize_t H = table[6], W = table[7], across = table[20], channels = table[21], place = table[22]
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27], task, unit, g, panel, first, part, c
-    cdef int VL = panel_width(image) // 2, vectors = tile_vectors(image, C), columns = vectors * VL
-    cdef int mr = tile_rows(M, vectors)
+    cdef int VL = panel_width(image) // 2, mr = <int>table[30], columns = <int>table[31] * VL
     cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * columns + SPACING
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, parts = (mr + VL - 1) // VL, blocks = (C + VL - 1) // VL
     cdef Py_ssize_t column_panels = (C + columns - 1) // columns, tasks
@@ -107,8 +104,7 @@ cdef void weight_results(
     """The 3 x 3 gradients of one tile of products."""
     cdef Py_ssize_t M = table[4], C = table[5], R = table[18], S = table[19], across = table[20], channels = table[21]
     cdef Py_ssize_t place = table[22], i, j, t, column, c, r, s, lanes
-    cdef int VL = panel_width(out) // 2, vectors = tile_vectors(out, C), columns = vectors * VL
-    cdef int mr = tile_rows(M, vectors), vector
+    cdef int VL = panel_width(out) // 2, mr = <int>table[30], vectors = <int>table[31], columns = vectors * VL, vector
     cdef real* gradients = check + 2 * VL
     cdef real* target
     for i in range(min(mr, M - row_panel * mr)):
@@ -146,7 +142,7 @@ cdef void weight_tasks(
     cdef Py_ssize_t M = table[4], C = table[5], IB = blocks[1], JB = blocks[2], splits = blocks[3]
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27]
     cdef Py_ssize_t task, tasks, g, row_first, column_first, e, i, j, pair
-    cdef int vectors = tile_vectors(Y, C), columns = vectors * (panel_width(Y) // 2), mr = tile_rows(M, vectors)
+    cdef int mr = <int>table[30], vectors = <int>table[31], columns = vectors * (panel_width(Y) // 2)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns
     cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (column_panels + JB - 1) // JB
     cdef Py_ssize_t y_step = tiles * mr + SPACING, v_step = tiles * columns + SPACING, p_step = mr * columns + SPACING
@@ -212,7 +208,7 @@ cdef void share_weight_results(
 ) noexcept nogil:
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
     cdef Py_ssize_t M = table[4], C = table[5], E = table[24] * table[24], task, tasks, part, e, i, size, g, pair
-    cdef int vectors = tile_vectors(out, C), columns = vectors * (panel_width(out) // 2), mr = tile_rows(M, vectors)
+    cdef int mr = <int>table[30], columns = <int>table[31] * (panel_width(out) // 2)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns
     cdef Py_ssize_t p_step = mr * columns + SPACING
     cdef real* total
@@ -239,8 +235,7 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
     cdef const real* image_start = <const real*>address(image)
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
     cdef Py_ssize_t groups = table[3], M = table[4], C = table[5], worker
-    cdef int m = plan.m, NR = panel_width(out_start), vectors = tile_vectors(out_start, C)
-    cdef int columns = vectors * (NR // 2), mr = tile_rows(M, vectors)
+    cdef int m = plan.m, NR = panel_width(out_start), mr = <int>table[30], columns = <int>table[31] * (NR // 2)
     cdef Py_ssize_t E = table[24] * table[24], E_dy = table[27] * table[27]
     cdef Py_ssize_t tiles = table[0] * table[10] * table[11]
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, column_panels = (C + columns - 1) // columns
@@ -303,7 +298,8 @@ cdef bint run_weight_plan(plan, dy, image, out, real* out_start, int num_threads
 @taking_dilation(copies)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, registers)
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

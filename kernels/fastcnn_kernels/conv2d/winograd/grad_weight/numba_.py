@@ -8,14 +8,14 @@ import numpy as np
 from fastcnn_kernels.conv2d.channels_last import numba_ as plain_sums
 from fastcnn_kernels.conv2d.handover import handing_over_to
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
-from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, tile_rows, tile_vectors, whole_lines
+from fastcnn_kernels.conv2d.winograd.numba_ import SPACING, find_segments, whole_lines
 from fastcnn_kernels.conv2d.winograd.numba_points import GRADIENT, IMAGE
 from fastcnn_kernels.conv2d.winograd.numba_transforms import patches, taps, watch
 from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
 from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
-from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import MOST_ROWS, micro
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
@@ -61,8 +61,7 @@ def share_channels(
     P, Q, groups, M, C = table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     H, W, across, channels, place = table[1, 0], table[1, 1], table[3, 2], table[3, 3], table[3, 4]
     E, E_dy, VL = table[4, 0] ** 2, table[4, 3] ** 2, panel_width(image) // 2
-    vectors = tile_vectors(C, VL)
-    columns, mr = vectors * VL, tile_rows(M, vectors)
+    mr, columns = table[5, 0], table[5, 1] * VL
     y_step, v_step = tiles * mr + SPACING, tiles * columns + SPACING
     row_panels, parts, blocks = (M + mr - 1) // mr, (mr + VL - 1) // VL, (C + VL - 1) // VL
     column_panels = (C + columns - 1) // columns
@@ -96,8 +95,8 @@ def weight_results(w, products, out, table, m, g, row_panel, column_panel, p_ste
     """The 3 x 3 gradients of one tile of products."""
     M, C, R, S, across = table[0, 4], table[0, 5], table[3, 0], table[3, 1], table[3, 2]
     channels, place, VL = table[3, 3], table[3, 4], panel_width(out) // 2
-    vectors, gradients = tile_vectors(C, VL), check + 2 * VL
-    columns, mr = vectors * VL, tile_rows(M, vectors)
+    mr, vectors, gradients = table[5, 0], table[5, 1], check + 2 * VL
+    columns = vectors * VL
     for i in range(min(mr, M - row_panel * mr)):
         for vector in range(vectors):
             column = column_panel * columns + vector * VL
@@ -129,8 +128,7 @@ def weight_tasks(
     `finish` tells it to go on to the results; a task then has all E products.
     """
     M, C, IB, JB, splits, VL = table[0, 4], table[0, 5], blocks[1], blocks[2], blocks[3], panel_width(w) // 2
-    E, E_dy, vectors = table[4, 0] ** 2, table[4, 3] ** 2, tile_vectors(C, VL)
-    columns, mr = vectors * VL, tile_rows(M, vectors)
+    E, E_dy, mr, columns = table[4, 0] ** 2, table[4, 3] ** 2, table[5, 0], table[5, 1] * VL
     row_panels, column_panels = (M + mr - 1) // mr, (C + columns - 1) // columns
     i_blocks, j_blocks = (row_panels + IB - 1) // IB, (column_panels + JB - 1) // JB
     y_step, v_step, p_step = tiles * mr + SPACING, tiles * columns + SPACING, mr * columns + SPACING
@@ -195,8 +193,7 @@ def weight_parts(
 def share_weight_results(w, products, parts, part_size, out, table, m, scratch, scratch_step, worker, workers):
     """Add up the products of all parts, in their order, and turn them into results, this worker's share."""
     M, C, E, VL = table[0, 4], table[0, 5], table[4, 0] ** 2, panel_width(out) // 2
-    vectors = tile_vectors(C, VL)
-    columns, mr = vectors * VL, tile_rows(M, vectors)
+    mr, columns = table[5, 0], table[5, 1] * VL
     row_panels, column_panels, p_step = (M + mr - 1) // mr, (C + columns - 1) // columns, mr * columns + SPACING
     tasks = table[0, 3] * row_panels * column_panels
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
@@ -214,10 +211,10 @@ def share_weight_results(w, products, parts, part_size, out, table, m, scratch, 
 
 def run_weight_plan(plan, dy, image, out, num_threads):
     """Run a `geometry.Plan` of the weight gradient; False if a result may not be finite."""
-    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, (patch, step, _, sums, *_) = plan.table.tolist()
+    (N, _, _, groups, M, C), (_, _, _, _, tiles_h, tiles_w), *_, tile, (mr, vectors, *_) = plan.table.tolist()
+    patch, step, _, sums, *_ = tile
     m, VL, E, E_dy, tiles = plan.m, VECTOR_BYTES // out.itemsize, patch**2, sums**2, N * tiles_h * tiles_w
-    vectors = tile_vectors(C, VL)
-    columns, mr = vectors * VL, tile_rows(M, vectors)
+    columns = vectors * VL
     row_panels, column_panels = -(-M // mr), -(-C // columns)
     gradient_of = geometry.gradient_of(m)
     blocks = blocking.weight_blocks(E, E_dy, groups, M, C, N * tiles_h, tiles_w, mr, columns, out.itemsize)
@@ -261,5 +258,6 @@ def run_weight_plan(plan, dy, image, out, num_threads):
 @taking_dilation(copies)
 def conv2d_grad_weight(m, /, *, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights with tiles of m x m."""
-    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, VECTOR_BYTES // out.itemsize)
+    registers = (MR, MOST_ROWS, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(m, x.shape, out.shape, dy.shape, stride, padding, groups, registers)
     return run_weight_plan(plan, dy, x, out, num_threads)
