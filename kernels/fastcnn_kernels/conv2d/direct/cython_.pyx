@@ -97,6 +97,22 @@ cdef void pool_block(
             )
 
 
+cdef void finish_tile(
+    real* tile, Py_ssize_t tile_width, Py_ssize_t i, Py_ssize_t channels, Py_ssize_t p, Py_ssize_t rows,
+    Py_ssize_t pixel, Py_ssize_t width, real* out, const Py_ssize_t* product, int activation, int pool, real* sums,
+) noexcept nogil:
+    """Activate a tile of channels from i on and flattened pixels, and store it; in `sums` if it is to be pooled."""
+    cdef Py_ssize_t Q = product[1], pixels = (rows - 1) * width + Q
+    activate(tile, channels, tile_width, tile_width, activation)
+    if pool == 2:
+        store_tile(tile, tile_width, channels, pixel, pixels, Q, width, sums + i * rows * Q, Q, 1, rows * Q)
+        return
+    store_tile(
+        tile, tile_width, channels, pixel, pixels, Q, width, out + i * product[6] + p * product[4], product[4],
+        product[5], product[6],
+    )
+
+
 cdef void direct_product(
     const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
     const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, int mr, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB,
@@ -104,9 +120,9 @@ cdef void direct_product(
 ) noexcept nogil:
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int VL = panel_width(planes) // 2, vectors
-    cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p), pixels = (rows - 1) * width + Q
+    cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p)
     cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
-    cdef Py_ssize_t count = ((Q if by_row else pixels) + VL - 1) // VL, most = TILE_VECTORS(mr)
+    cdef Py_ssize_t count = ((Q if by_row else (rows - 1) * width + Q) + VL - 1) // VL, most = TILE_VECTORS(mr)
     cdef Py_ssize_t tiles = (count + most - 1) // most, fewest = count // tiles
     cdef Py_ssize_t pixel, tile_width, i, panel, run, index
     cdef bint in_place = by_row and product[5] == 1 and pool == 1 and activation == 0, whole
@@ -130,17 +146,9 @@ cdef void direct_product(
                 if whole:
                     c += tile_width
                 else:
-                    activate(tile, min(mr, M - i), tile_width, tile_width, activation)
-                    if pool == 2:
-                        store_tile(
-                            tile, tile_width, min(mr, M - i), pixel, pixels, Q, width, sums + i * rows * Q, Q, 1,
-                            rows * Q,
-                        )
-                    else:
-                        store_tile(
-                            tile, tile_width, min(mr, M - i), pixel, pixels, Q, width,
-                            out + i * product[6] + p * product[4], product[4], product[5], product[6],
-                        )
+                    finish_tile(
+                        tile, tile_width, i, min(mr, M - i), p, rows, pixel, width, out, product, activation, pool, sums
+                    )
                 pixel += tile_width
     if pool == 2:
         pool_block(sums, out, product, M, rows, p)

@@ -113,6 +113,25 @@ def pool_block(sums, sums_start, out, out_start, product, M, rows, p):
 
 
 @compiled
+def finish_tile(
+    tile, tile_start, tile_width, i, channels, p, rows, pixel, width, out, out_start, product, activation, pool, sums
+):
+    """Activate a tile of channels from i on and flattened pixels, and store it; in `sums` if it is to be pooled."""
+    Q = product[1]
+    pixels = (rows - 1) * width + Q
+    activate(tile, tile_start, channels, tile_width, tile_width, activation)
+    if pool == 2:
+        store_tile(
+            tile, tile_start, tile_width, channels, pixel, pixels, Q, width, tile, sums + i * rows * Q, Q, 1, rows * Q
+        )
+        return
+    store_tile(
+        tile, tile_start, tile_width, channels, pixel, pixels, Q, width, out,
+        out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
+    )  # fmt: skip
+
+
+@compiled
 def direct_product(
     planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
     L, M, mr, width, p, PB, tile, tile_start, activation, pool, sums,
@@ -120,9 +139,8 @@ def direct_product(
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     P, Q, VL = product[0], product[1], panel_width(planes) // 2
     rows = min(PB, P - p)
-    pixels = (rows - 1) * width + Q
     by_row = Q % VL == 0 and Q >= blocking.VECTORS_OF_A_ROW * VL
-    count, most = ((Q if by_row else pixels) + VL - 1) // VL, tile_vectors(mr)
+    count, most = ((Q if by_row else (rows - 1) * width + Q) + VL - 1) // VL, tile_vectors(mr)
     tiles = (count + most - 1) // most
     fewest = count // tiles
     in_place = by_row and product[5] == 1 and pool == 1 and activation == 0
@@ -130,32 +148,21 @@ def direct_product(
         i = panel * mr
         whole = in_place and M - i >= mr
         for run in range(rows if by_row else 1):
-            pixel, c = run * width, out_start + i * product[6] + (p + run) * product[4]
+            pixel, place = run * width, out_start + i * product[6] + (p + run) * product[4]
             for index in range(tiles):
                 vectors = fewest + (1 if index < count - tiles * fewest else 0)
                 tile_width = vectors * VL
-                if whole:
-                    direct(
-                        mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start,
-                        bias, bias_start + i, has_bias, out, c, product[6],
+                target, c, ldc = (out, place, product[6]) if whole else (tile, tile_start, tile_width)
+                direct(
+                    mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start, bias,
+                    bias_start + i, has_bias, target, c, ldc,
+                )  # fmt: skip
+                if not whole:
+                    finish_tile(
+                        tile, tile_start, tile_width, i, min(mr, M - i), p, rows, pixel, width, out, out_start, product,
+                        activation, pool, sums,
                     )  # fmt: skip
-                    c += tile_width
-                else:
-                    direct(
-                        mr, vectors, L, a_packed, a_start + i * L, planes, planes_start + pixel, offset, offset_start,
-                        bias, bias_start + i, has_bias, tile, tile_start, tile_width,
-                    )  # fmt: skip
-                    activate(tile, tile_start, min(mr, M - i), tile_width, tile_width, activation)
-                    if pool == 2:
-                        store_tile(
-                            tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, tile,
-                            sums + i * rows * Q, Q, 1, rows * Q,
-                        )  # fmt: skip
-                    else:
-                        store_tile(
-                            tile, tile_start, tile_width, min(mr, M - i), pixel, pixels, Q, width, out,
-                            out_start + i * product[6] + p * product[4], product[4], product[5], product[6],
-                        )  # fmt: skip
+                place += tile_width
                 pixel += tile_width
     if pool == 2:
         pool_block(tile, sums, out, out_start, product, M, rows, p)
