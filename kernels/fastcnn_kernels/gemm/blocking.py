@@ -20,6 +20,8 @@ PANELS_OF_B = 16
 TASKS = 16
 #: Tasks that share out the rows of A while each has all of a short B, and packs it for itself.
 TASKS_OF_ROWS = 4
+#: A short B of half as many panels as A at most: it may fill L2, as its packing is repeated, but not that of A.
+L2_BYTES_FOR_SHORT_B = 1 << 20
 
 
 def even(size: int, largest: int) -> int:
@@ -33,9 +35,10 @@ def product_blocks(Z, M, N, L, mr, NR, itemsize):
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
     rows = even(row_panels, PANELS_OF_A)
     columns = even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
-    if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
+    short = 2 * column_panels < row_panels and column_panels * length * NR * itemsize <= L2_BYTES_FOR_SHORT_B
+    if not short and Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
         return np.array([rows, columns, length], np.intp)
-    if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
+    if row_panels >= TASKS_OF_ROWS and (short or column_panels <= PANELS_OF_B):
         return np.array([even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
     others = Z * -(-row_panels // rows)
     columns = even(column_panels, max(1, column_panels * others // TASKS))
