@@ -113,5 +113,7 @@ def random_matmul(rng) -> Case:
     M, N, Z = (int(value) for value in (rng.integers(1, 50), rng.integers(1, 70), rng.integers(1, 4)))
     if rng.random() < 0.3:  # one side long, as outer products ask for
         M, N = (M + 90, N) if rng.random() < 0.5 else (M, N + 70)
-    flags = [bool(value) for value in rng.integers(0, 2, 4)]
-    return gemm_cases.matmul("random", "edge", M, N, int(rng.choice([1, 2, 9, 33, 50, 1030])), Z, *flags)
+    names = ("transpose_a", "transpose_b", "bias")
+    flags = dict(zip(names, rng.integers(0, 2, 3).astype(bool).tolist(), strict=True))
+    L, shared = int(rng.choice([1, 2, 9, 33, 50, 1030])), str(rng.choice(["", "a", "b"]))
+    return gemm_cases.matmul("random", "edge", M, N, L, Z, shared=shared, **flags)

@@ -9,6 +9,9 @@ from fastcnn_kernels import cpu, table
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
+from fastcnn_kernels.gemm import blocking as gemm
+from fastcnn_kernels.gemm.cases import EDGES
+from fastcnn_kernels.gemm.geometry import panel_rows
 from fastcnn_kernels.gemm.skinny import blocking as skinny
 from fastcnn_kernels.gemm.small import blocking as small
 
@@ -297,6 +300,16 @@ def test_reason_is_given():
 )
 def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
     assert product(M, L, N, transpose_a, transpose_b) == expected
+
+
+@pytest.mark.parametrize("case", [case for case in EDGES if "packed" in case.name], ids=lambda case: case.name)
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_who_packs_the_larger_matrix(case, itemsize):
+    (ZA, *a), (ZB, *_), (Z, M, N) = (case.shapes[name] for name in ("a", "b", "out"))
+    L, MR, NR = a[0 if case.options["transpose_a"] else 1], 14, 128 // itemsize
+    packer = gemm.matrix_blocks(Z, ZA, ZB, M, N, L, panel_rows(M, MR), NR, itemsize)[3]
+    expected = {"rows": gemm.ROWS_IN_TASKS, "columns": gemm.COLUMNS_IN_TASKS, "packed": gemm.BEFOREHAND}
+    assert packer == expected[case.name.split()[0]]
 
 
 def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, batch=()):

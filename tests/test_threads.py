@@ -34,6 +34,7 @@ def cases(dtype):
             bias_dy, bias_dy, np.ones((24, 1, 1, 1), dtype), groups=24, output_mask=(False, False, True))[2],
         "matmul": lambda: fc.matmul(a, m.T),
         "matmul_batch": lambda: fc.matmul(np.stack([a, a]), np.stack([m.T, m.T])),
+        "matmul_columns": lambda: fc.matmul(wide[:100], wide.T),
         "matmul_stream": lambda: fc.matmul(wide[:9], long),
         "linear": lambda: fc.linear(np.repeat(rows, 30, axis=0), m, bias),
         "linear_outer": lambda: fc.linear(long[:40], long, bias),

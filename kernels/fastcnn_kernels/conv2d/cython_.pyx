@@ -26,10 +26,10 @@ from fastcnn_kernels.gemm.micro cimport (
     zero_run
 )
 
-from fastcnn_kernels.conv2d import geometry
+from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.prepacked import keep, remembered, room
-from fastcnn_kernels.gemm import blocking
+from fastcnn_kernels.gemm.blocking import packing_threads, rows_side_by_side
 from fastcnn_kernels.memory import empty
 
 
@@ -245,9 +245,9 @@ def run_product(
     cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5]
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
-    cdef const Py_ssize_t[::1] blocks = blocking.product_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
+    cdef const Py_ssize_t[::1] blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
     cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
-    cdef Py_ssize_t streams = blocking.streams(LB)
+    cdef Py_ssize_t streams = rows_side_by_side(LB)
     cdef bint packs = packed is not None or (pixels + NR - 1) // NR > JB
     cdef Py_ssize_t scratch_step = (JB * LB + (0 if packs else (mr * LB + NR - 1) // NR) + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
@@ -256,7 +256,7 @@ def run_product(
     cdef real[::1] a_packed = filters
     cdef real[::1] scratch = empty(num_threads * scratch_step, dtype)
     cdef Py_ssize_t[::1] runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
-    cdef int packers = blocking.packing_threads(a_packed.shape[0], num_threads)
+    cdef int packers = packing_threads(a_packed.shape[0], num_threads)
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if packs and not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
@@ -288,7 +288,7 @@ def run_pad_planes(planes, const real[:, :, :, ::1] image not None, real[::1] ta
 def any_nonfinite(values, int num_threads):
     """Whether any value is NaN or infinite."""
     cdef Py_ssize_t size = values.size, first, worker
-    cdef int workers = blocking.packing_threads(size, num_threads), found = 0
+    cdef int workers = packing_threads(size, num_threads), found = 0
     cdef const float* singles = <const float*>address(values) if values.itemsize == 4 else NULL
     cdef const double* doubles = <const double*>address(values)
     if workers == 1:

@@ -6,10 +6,10 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d import geometry
+from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.gemm import blocking
+from fastcnn_kernels.gemm.blocking import packing_threads, rows_side_by_side
 from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     pack_runs,
@@ -243,7 +243,7 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     """Allocate the workspace of one `shifted_gemm` and run it; `product` is a `geometry.Product`."""
     N, P, Q, groups, M, L = product.table[0].tolist()
     NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q * pool
-    blocks = blocking.product_blocks(groups, M, pixels, L, mr, NR, out.itemsize)
+    blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, out.itemsize)
     IB, JB, LB = blocks.tolist()
     packs = packed is not None or -(-pixels // NR) > JB
     tiles = IB * JB if LB < L else 1
@@ -254,13 +254,13 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     if packs and not filled:
         pack_weights(
-            blocking.packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset
+            packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset
         )
         keep(packed, order, a_packed)
     shifted_gemm(
         num_threads, source, weight, a_packed, packs, a_packed if bias is None else bias, bias is not None, out,
         product.out_start, product.table, product.source_offset, product.weight_offset, activation, pool, blocks,
-        blocking.streams(LB), scratch, scratch_step, runs,
+        rows_side_by_side(LB), scratch, scratch_step, runs,
     )  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def find_nonfinite(values, found, worker, workers):
 
 def any_nonfinite(values, num_threads):
     """Whether any value is NaN or infinite."""
-    workers = blocking.packing_threads(values.size, num_threads)
+    workers = packing_threads(values.size, num_threads)
     if workers == 1:  # half a microsecond, with an array for the answer two more
         return has_nonfinite(values)
     found = np.empty(workers, bool)

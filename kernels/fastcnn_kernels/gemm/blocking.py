@@ -20,8 +20,6 @@ PANELS_OF_B = 16
 TASKS = 16
 #: Tasks that share out the rows of A while each has all of a short B, and packs it for itself.
 TASKS_OF_ROWS = 4
-#: A short B of half as many panels as A at most: it may fill L2, as its packing is repeated, but not that of A.
-L2_BYTES_FOR_SHORT_B = 1 << 20
 
 
 def even(size: int, largest: int) -> int:
@@ -35,10 +33,9 @@ def product_blocks(Z, M, N, L, mr, NR, itemsize):
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
     rows = even(row_panels, PANELS_OF_A)
     columns = even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
-    short = 2 * column_panels < row_panels and column_panels * length * NR * itemsize <= L2_BYTES_FOR_SHORT_B
-    if not short and Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
+    if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
         return np.array([rows, columns, length], np.intp)
-    if row_panels >= TASKS_OF_ROWS and (short or column_panels <= PANELS_OF_B):
+    if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
         return np.array([even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
     others = Z * -(-row_panels // rows)
     columns = even(column_panels, max(1, column_panels * others // TASKS))
@@ -58,7 +55,8 @@ BEFOREHAND, ROWS_IN_TASKS, COLUMNS_IN_TASKS = 0, 1, 2
 def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
     """As `product_blocks`, and who packs: packed where it is multiplied, the larger operand never leaves L2.
 
-    Tasks are then blocks of it alone, which takes enough of them, and an operand that the batch does not share.
+    Tasks are then blocks of it alone, which takes enough of them, and an operand that the batch does not share. The
+    panels of B are those that stay in L2 at a time; a task whose rows are its own has all of them.
     """
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
     rows_in_tasks = ZB < Z or (ZA == Z and M > N)
@@ -78,7 +76,7 @@ def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
 STREAMS = 16
 
 
-def streams(rows: int) -> int:
+def rows_side_by_side(rows: int) -> int:
     """Rows packed side by side; a few more than `STREAMS` all at once, as beginning a panel takes time as well."""
     return rows if rows <= 2 * STREAMS else STREAMS
 

@@ -3,7 +3,7 @@
 from fastcnn_kernels.cases import Case
 
 
-def matmul(name, group, M, N, L, Z=1, shared="", transpose_a=False, transpose_b=False, bias=False) -> Case:
+def matmul(name, group, M, N, L, Z=1, *, shared="", transpose_a=False, transpose_b=False, bias=False) -> Case:
     """One product (Z, M, L) @ (Z, L, N); `shared` names the operand that the batch has one of."""
     ZA, ZB = 1 if shared == "a" else Z, 1 if shared == "b" else Z
     shapes = {
@@ -35,9 +35,11 @@ EDGES = [
     matmul("batch with a shared operand", "edge", 7, 9, 11, Z=5, shared="a", bias=True),
     matmul("rows packed by tasks", "edge", 460, 350, 400),
     matmul("rows packed by tasks, side by side", "edge", 461, 33, 390, transpose_a=True, bias=True),
-    matmul("rows packed by tasks, of a batch", "edge", 80, 300, 41, Z=3, shared="b", bias=True),
+    matmul("rows packed by tasks, of a batch", "edge", 80, 300, 41, Z=3, shared="b", transpose_a=True, bias=True),
     matmul("columns packed by tasks", "edge", 30, 1030, 400, transpose_b=True, bias=True),
-    matmul("columns packed by tasks, of a batch", "edge", 40, 300, 390, Z=3, shared="a"),
+    matmul("columns packed by tasks, of a batch", "edge", 40, 600, 390, Z=2),
+    matmul("columns packed by tasks, of a shared operand", "edge", 40, 600, 390, Z=3, shared="a"),
+    matmul("packed beforehand, a shared operand", "edge", 31, 70, 390, Z=2, shared="b", transpose_a=True),
     matmul("small, one tile", "edge", 6, 16, 1),
     matmul("small, rows and columns that overlap", "edge", 11, 23, 40),
     matmul("small, columns that overlap the tile of four vectors", "edge", 25, 100, 33, transpose_a=True),

@@ -19,9 +19,7 @@ from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, pack_
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.memory import empty
 
-cdef enum:  # as in blocking
-    ROWS_IN_TASKS = 1
-    COLUMNS_IN_TASKS = 2
+cdef Py_ssize_t ROWS_IN_TASKS = blocking.ROWS_IN_TASKS, COLUMNS_IN_TASKS = blocking.COLUMNS_IN_TASKS
 
 
 cdef void multiply_tile(
@@ -143,12 +141,12 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
     cdef const real* b_start = <const real*>address(b)
     cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t M = table[3], N = table[4], L = table[5], row_step = table[6], column_step = table[7], worker
-    cdef Py_ssize_t ZA = 0 if blocks[3] == ROWS_IN_TASKS else table[1]
+    cdef Py_ssize_t ZA = 0 if blocks[3] == ROWS_IN_TASKS else table[1]  # packed beforehand
     cdef Py_ssize_t ZB = 0 if blocks[3] == COLUMNS_IN_TASKS else table[2]
     cdef int NR = panel_width(out), mr = <int>table[8]
     cdef Py_ssize_t own = (blocks[0] * mr if ZA == 0 else blocks[1] * NR if ZB == 0 else 0) * blocks[2]
     cdef Py_ssize_t scratch_step = MR * NR + (own + NR - 1) // NR * NR, b_size = ZB * ((N + NR - 1) // NR) * NR * L
-    cdef Py_ssize_t streams = blocking.streams(blocks[2])
+    cdef Py_ssize_t streams = blocking.rows_side_by_side(blocks[2])
     workspace = empty(num_threads * scratch_step + b_size + ZA * ((M + mr - 1) // mr) * mr * L, a.dtype)
     cdef real* scratch = <real*>address(workspace)
     cdef real* b_packed = scratch + num_threads * scratch_step

@@ -182,19 +182,22 @@ def run_product(plan, a, b, bias, out, num_threads):
     _, ZA, ZB, M, N, L, row_step, column_step, mr = plan.table.tolist()
     I, J, LB, packer = plan.blocks.tolist()
     NR = 2 * VECTOR_BYTES // out.itemsize
-    ZA, ZB = 0 if packer == ROWS_IN_TASKS else ZA, 0 if packer == COLUMNS_IN_TASKS else ZB
+    ZA, ZB = 0 if packer == ROWS_IN_TASKS else ZA, 0 if packer == COLUMNS_IN_TASKS else ZB  # packed beforehand
     own = (I * mr if ZA == 0 else J * NR if ZB == 0 else 0) * LB
     scratch_step = MR * NR + -(-own // NR) * NR
     scratch = empty(num_threads * scratch_step, out.dtype)
     a_packed = empty(max(1, ZA * -(-M // mr) * mr * L), out.dtype)
     b_packed = empty(max(1, ZB * -(-N // NR) * NR * L), out.dtype)
-    streams = blocking.streams(LB)
+    streams = blocking.rows_side_by_side(LB)
     packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
-    pack_panels(packers, flat(a), a_packed, ZA, M, mr, L, row_step, plan.along_a, streams)
-    pack_panels(packers, flat(b), b_packed, ZB, N, NR, L, column_step, plan.along_b, streams)
+    a, b = flat(a), flat(b)
+    if ZA > 0:
+        pack_panels(packers, a, a_packed, ZA, M, mr, L, row_step, plan.along_a, streams)
+    if ZB > 0:
+        pack_panels(packers, b, b_packed, ZB, N, NR, L, column_step, plan.along_b, streams)
     multiply_blocks(
-        num_threads, flat(a), flat(b), a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None,
-        flat(out), scratch, scratch_step, plan.table, plan.along_a, plan.along_b, plan.blocks, streams,
+        num_threads, a, b, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out),
+        scratch, scratch_step, plan.table, plan.along_a, plan.along_b, plan.blocks, streams,
     )  # fmt: skip
 
 
