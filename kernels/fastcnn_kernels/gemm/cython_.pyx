@@ -94,6 +94,7 @@ cdef void multiply_blocks(
     cdef Py_ssize_t i_blocks = (row_panels + I - 1) // I, width = column_panels if rows_here else J
     cdef Py_ssize_t j_blocks = (column_panels + width - 1) // width, tasks = Z * i_blocks * j_blocks
     cdef Py_ssize_t task, z, za, zb, i0, i1, j0, j1, step, l0, count, block, first, row_panel, panel, i, j
+    cdef Py_ssize_t rows_step, columns_step
     cdef real* tile = scratch
     cdef real* packed = scratch + MR * NR
     cdef const real* rows
@@ -113,20 +114,19 @@ cdef void multiply_blocks(
                 pack_block(a + za * M * L, packed, M, mr, i0, i1, count, table[6], along_a + l0, streams)
             elif columns_here:
                 pack_block(b + zb * N * L, packed, N, NR, j0, j1, count, table[7], along_b + l0, streams)
+            rows = <const real*>packed if rows_here else a_packed + ((za * row_panels + i0) * L + l0) * mr
+            columns = <const real*>packed if columns_here else b_packed + ((zb * column_panels + j0) * L + l0) * NR
+            rows_step = (count if rows_here else L) * mr
+            columns_step = (count if columns_here else L) * NR
             for block in range((j1 - j0 + J - 1) // J):
                 first = j0 + block * J
                 for row_panel in range(i0, i1):
                     i = row_panel * mr
-                    rows = a_packed + (za * row_panels * mr + i) * L + l0 * mr
-                    if rows_here:
-                        rows = packed + (row_panel - i0) * count * mr
                     for panel in range(first, min(first + J, j1)):
                         j = panel * NR
-                        columns = b_packed + (zb * column_panels * NR + j) * L + l0 * NR
-                        if columns_here:
-                            columns = packed + (panel - j0) * count * NR
                         multiply_tile(
-                            mr, min(mr, M - i), min(NR, N - j), count, rows, columns, c + (z * M + i) * N + j, N,
+                            mr, min(mr, M - i), min(NR, N - j), count, rows + (row_panel - i0) * rows_step,
+                            columns + (panel - j0) * columns_step, c + (z * M + i) * N + j, N,
                             bias + j if bias != NULL and l0 == 0 else NULL, l0 > 0, tile,
                         )
 

@@ -160,20 +160,18 @@ def multiply_blocks(
                 pack_block(a, za * M * L, scratch, packed, M, mr, i0, i1, count, table[6], along_a, l0, streams)
             elif columns_here:
                 pack_block(b, zb * N * L, scratch, packed, N, NR, j0, j1, count, table[7], along_b, l0, streams)
+            rows = packed if rows_here else ((za * row_panels + i0) * L + l0) * mr
+            columns = packed if columns_here else ((zb * column_panels + j0) * L + l0) * NR
+            rows_step, columns_step = (count if rows_here else L) * mr, (count if columns_here else L) * NR
             for first in range(j0, j1, J):
                 for row_panel in range(i0, i1):
                     i = row_panel * mr
-                    rows = (za * row_panels * mr + i) * L + l0 * mr
-                    if rows_here:
-                        rows = packed + (row_panel - i0) * count * mr
                     for panel in range(first, min(first + J, j1)):
                         j = panel * NR
-                        columns = (zb * column_panels * NR + j) * L + l0 * NR
-                        if columns_here:
-                            columns = packed + (panel - j0) * count * NR
                         multiply_tile(
-                            mr, min(mr, M - i), min(NR, N - j), count, rows_of, rows, columns_of, columns, c,
-                            (z * M + i) * N + j, N, bias, j, has_bias and l0 == 0, l0 > 0, scratch, tile,
+                            mr, min(mr, M - i), min(NR, N - j), count, rows_of, rows + (row_panel - i0) * rows_step,
+                            columns_of, columns + (panel - j0) * columns_step, c, (z * M + i) * N + j, N, bias, j,
+                            has_bias and l0 == 0, l0 > 0, scratch, tile,
                         )  # fmt: skip
 
 

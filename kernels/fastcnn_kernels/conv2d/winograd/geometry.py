@@ -103,7 +103,8 @@ def register_tile(rows, columns, MR, MOST_ROWS, lanes):
 
 
 def _plan(
-    m, N, groups, M, channels, place, source, result, top_left, taps, weight_steps, reversed_taps, pool=1, before=(0, 0)
+    registers, m, N, groups, M, channels, place, source, result, top_left, taps, weight_steps, reversed_taps, pool=1,
+    before=(0, 0), lanes_are_channels=False,
 ):  # fmt: skip
     down, across = parts(*taps)
     table = np.zeros((6, 6), np.intp)
@@ -112,13 +113,8 @@ def _plan(
     table[2, :5] = *weight_steps, reversed_taps, pool
     table[3, :5] = *taps, across, channels, place
     table[4] = *TILES[m], *before
+    table[5, :2] = register_tile(M, table[0, 5] if lanes_are_channels else N * table[1, 4] * table[1, 5], *registers)
     return Plan(table, m)
-
-
-def _with_tiles_as_lanes(plan, registers):
-    (N, _, _, _, M, _), (*_, tiles_h, tiles_w) = plan.table[:2]
-    plan.table[5, :2] = register_tile(M, N * tiles_h * tiles_w, *registers)
-    return plan
 
 
 @planned
@@ -128,8 +124,7 @@ def forward(m, x_shape, weight_shape, out_shape, stride, padding, groups, pool, 
     M, taps, top_left = K // groups, R * S, (-padding[0], -padding[2])
     steps = (C * taps, taps, M * C * taps)
     m = m if stride == (1, 1) else DOWN
-    plan = _plan(m, N, groups, M, C, C, source, result, top_left, (R, S), steps, False, pool)
-    return _with_tiles_as_lanes(plan, registers)
+    return _plan(registers, m, N, groups, M, C, C, source, result, top_left, (R, S), steps, False, pool)
 
 
 @planned
@@ -138,9 +133,10 @@ def grad_weight(m, x_shape, out_shape, dy_shape, stride, padding, groups, regist
     (N, _, *source), (K, C, R, S), (_, _, *result), (*_, lanes) = x_shape, out_shape, dy_shape, registers
     place = C if parts(R, S) == (1, 1) else -(-C // lanes) * lanes
     m, top_left = m if stride == (1, 1) else DOWN, (-padding[0], -padding[2])
-    plan = _plan(m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False)
-    plan.table[5, :2] = register_tile(K // groups, plan.table[0, 5], *registers)
-    return plan
+    return _plan(
+        registers, m, N, groups, K // groups, C, place, source, result, top_left, (R, S), (0, 0, 0), False,
+        lanes_are_channels=True,
+    )  # fmt: skip
 
 
 @planned
@@ -153,8 +149,7 @@ def grad_input(m, dy_shape, weight_shape, out_shape, stride, padding, groups, re
         top_left, before = (pads[0] - R + 1, pads[1] - S + 1), (0, 0)
     else:
         m, top_left, before = UP, tuple((pad - 1) // 2 for pad in pads), _before(pads)
-    plan = _plan(m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
-    return _with_tiles_as_lanes(plan, registers)
+    return _plan(registers, m, N, groups, C, Kg, Kg, source, result, top_left, (R, S), steps, True, before=before)
 
 
 def cannot(*, out, stride, dilation, x=None, weight=None, dy=None, max_pool=1, **_):
