@@ -5,6 +5,7 @@ import pytest
 
 from fastcnn_kernels import table
 from fastcnn_kernels.conv2d import cases as conv2d_cases
+from fastcnn_kernels.gemm import cases as gemm_cases
 from kernel_checks import ROWS, random_layer, random_matmul, row_id, run, takes
 
 
@@ -41,8 +42,8 @@ def test_denormals_are_kept(kernel):
     dense = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
     depthwise = dense._replace(K=3, groups=3)
     cases = [case for layer in (dense, depthwise) for case in conv2d_cases.cases_of(layer, bias=True)]
-    candidates = [case.arguments("float32", rng, integers=True) for case in [*cases, random_matmul(rng)]
-                  if case.op == kernel.op]  # fmt: skip
+    products = [gemm_cases.matmul("denormal", "edge", 20, 40, 9, bias=bias) for bias in (True, False)]
+    candidates = [case.arguments("float32", rng, integers=True) for case in [*cases, *products] if case.op == kernel.op]
     arguments = next(each for each in candidates if takes(kernel, each))
     tiny = np.float32(2.0**-140)
     first = next(name for name in ("x", "dy", "a") if name in arguments)
