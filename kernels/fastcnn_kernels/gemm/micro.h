@@ -72,6 +72,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+/* Keeps the compiler from computing all addresses of a walk ahead: they would not fit registers. */
+#define STEP_BY_STEP(p) __asm__("" : "+r"(p))
 #else
 #define INLINE static inline
 #define UNROLL

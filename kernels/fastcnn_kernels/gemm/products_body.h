@@ -10,11 +10,14 @@ INLINE void NAME(put)(REAL *target, NAME(vec) sums, int accumulate) {
 INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *b,
                              ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MOST_ROWS][2];
-    UNROLL for (int i = 0; i < mr; i++)
+    const REAL *line = c;
+    UNROLL for (int i = 0; i < mr; i++, line += ldc) {
+        STEP_BY_STEP(line);
         UNROLL for (int j = 0; j < vectors; j++) { /* C is met last: its lines arrive meanwhile */
             acc[i][j] = (NAME(vec)){0};
-            __builtin_prefetch(c + i * ldc + j * VL, 1);
+            __builtin_prefetch(line + j * VL, 1);
         }
+    }
     for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
         PREFETCH(a + STEPS_AHEAD_A * mr);
         UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES) PREFETCH(b + STEPS_AHEAD_B * b_step + j * VL);
@@ -23,8 +26,10 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * row[j];
     }
-    UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + i * ldc + j * VL, acc[i][j], accumulate);
+    UNROLL for (int i = 0; i < mr; i++, c += ldc) {
+        STEP_BY_STEP(c);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + j * VL, acc[i][j], accumulate);
+    }
 }
 
 /* One case per row count, which is a constant in each, so that the sums stay in registers. */
@@ -95,9 +100,12 @@ static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, con
 INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *source,
                               const ptrdiff_t *offset, const REAL *bias, REAL *c, ptrdiff_t ldc) {
     NAME(vec) acc[MR][4];
+    const REAL *line = c;
     if (ldc != vectors * VL && L >= SUM_OF_LINES) /* no tile, which is in L1: its lines arrive meanwhile */
-        UNROLL for (int i = 0; i < mr; i++)
-            UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(c + i * ldc + j * VL, 1);
+        UNROLL for (int i = 0; i < mr; i++, line += ldc) {
+            STEP_BY_STEP(line);
+            UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1);
+        }
     UNROLL for (int i = 0; i < mr; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
     for (ptrdiff_t l = 0; l < L; l++, a += mr) {
@@ -109,8 +117,10 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * b[j];
     }
-    UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(c + i * ldc + j * VL, acc[i][j]);
+    UNROLL for (int i = 0; i < mr; i++, c += ldc) {
+        STEP_BY_STEP(c);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(c + j * VL, acc[i][j]);
+    }
 }
 
 static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
@@ -197,8 +207,10 @@ INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *a, ptrd
         UNROLL for (int i = 0; i < OUTER_ROWS; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i * row_step] * row[j];
     }
-    UNROLL for (int i = 0; i < OUTER_ROWS; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + i * ldc + j * VL, acc[i][j], accumulate);
+    UNROLL for (int i = 0; i < OUTER_ROWS; i++, c += ldc) {
+        STEP_BY_STEP(c);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + j * VL, acc[i][j], accumulate);
+    }
 }
 
 static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
@@ -233,9 +245,11 @@ INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channel
             UNROLL for (int i = 0; i < mr; i++)
                 UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * b[j];
         }
-    UNROLL for (int i = 0; i < mr; i++)
+    UNROLL for (int i = 0; i < mr; i++, c += ldc) {
+        STEP_BY_STEP(c);
         UNROLL for (int j = 0; j < vectors; j++)
-            NAME(store_masked)(masks[j * (taps + 1) + taps], c + i * ldc + j * VL, acc[i][j]);
+            NAME(store_masked)(masks[j * (taps + 1) + taps], c + j * VL, acc[i][j]);
+    }
 }
 
 static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps, const REAL *a, const REAL *source,

@@ -1,9 +1,6 @@
 /* Included once per dtype by each_dtype.h; no include guard by intent. */
 
 #if defined(__GNUC__)
-/* Keeps the compiler from computing all addresses of a walk ahead: they would not fit registers. */
-#define STEP_BY_STEP(p) __asm__("" : "+r"(p))
-
 /* Four points of a plane of stride 2 in an image, from 4 pixels; in the results, 4 pixels from four points. */
 INLINE void NAME(four_points)(NAME(vec) x0, NAME(vec) x1, NAME(vec) x2, NAME(vec) x3, NAME(vec) *y, const int y_step) {
     const NAME(vec) even_c = x3 - (REAL)PD2 * x1, odd_c = x2 - (REAL)PD2 * x0;
@@ -322,7 +319,6 @@ static void NAME(lanes_to_rows)(int m, const REAL *sums, ptrdiff_t e_step, ptrdi
 }
 #undef EACH_TILE
 #undef WATCH
-#undef STEP_BY_STEP
 #else
 static void NAME(patches)(int kind, int m, ptrdiff_t count, ptrdiff_t lanes, const REAL *source, ptrdiff_t source_step,
                           ptrdiff_t row_step, ptrdiff_t column_step, REAL *target, ptrdiff_t target_step,
