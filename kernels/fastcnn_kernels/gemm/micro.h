@@ -74,6 +74,16 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #define UNROLL _Pragma("GCC unroll 16")
 /* Keeps the compiler from computing all addresses of a walk ahead: they would not fit registers. */
 #define STEP_BY_STEP(p) __asm__("" : "+r"(p))
+/* Keeps the compiler from reading a vector again from memory for each multiplication. */
+#if defined(__AVX512F__)
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__SSE2__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
+#define IN_REGISTER(v) (void)0
+#endif
 #else
 #define INLINE static inline
 #define UNROLL

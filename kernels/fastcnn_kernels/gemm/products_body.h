@@ -269,7 +269,10 @@ INLINE ptrdiff_t NAME(dot_steps)(const int rows, const int columns, const int to
     for (; pixel + together * VL <= n; pixel += together * VL) {
         NAME(vec) row[DOT_ROWS][DOT_VECTORS_OF_ONE_ROW];
         UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int v = 0; v < together; v++) row[i][v] = NAME(load)(a + i * a_step + pixel + v * VL);
+            UNROLL for (int v = 0; v < together; v++) {
+                row[i][v] = NAME(load)(a + i * a_step + pixel + v * VL);
+                IN_REGISTER(row[i][v]);
+            }
         UNROLL for (int j = 0; j < columns; j++)
             UNROLL for (int v = 0; v < together; v++) {
                 const NAME(vec) value = NAME(load)(column[j] + pixel + v * VL);

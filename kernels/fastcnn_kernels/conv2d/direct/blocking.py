@@ -12,6 +12,19 @@ DOT_PIXELS, DOT_IMAGES = 1024, 8
 
 #: Rows of whole vectors, at least so many, are tiled one by one: their results are stored line by line.
 VECTORS_OF_A_ROW = 4
+#: Planes that begin a multiple of so many elements apart would meet in the same lines of L1.
+SAME_SET = 512
+
+
+def plane_width(Q: int, shift: int, VL: int) -> int:
+    """Elements from row to row of a plane: rows tiled one by one begin alike in their lines of cache.
+
+    Fewer loads cross lines then. Other rows follow each other: what lies between them is multiplied, too.
+    """
+    width = Q + shift
+    return -(-width // VL) * VL if Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL else width
+
+
 #: What a panel of filters costs besides its rows, in rows (elsewhere 1): a tile of fewer rows has more vectors, and no
 #: empty rows, with which it could not be stored in place. MobileNet's first layer, 32 channels, gains 4 % by it.
 ROWS_PER_PANEL = 0.25

@@ -396,8 +396,9 @@ cdef void dot_blocks(
     """
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], channels = table[3], H = table[4], W = table[5]
     cdef Py_ssize_t width = table[11], PB = table[12], blocks = table[13], P = product[0], Q = product[1]
-    cdef Py_ssize_t task, chunk, g, n, p, block, end, i, j, rows, columns, row_tile, row_tiles
-    cdef Py_ssize_t column_tile, column_tiles
+    cdef Py_ssize_t task, chunk, g, n, p, block, end, i, j, row_tile, column_tile
+    cdef Py_ssize_t row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
+    cdef Py_ssize_t most = DOT_COLUMNS_OF_ONE_ROW if M == 1 else DOT_COLUMNS, column_tiles = (L + most - 1) // most
     cdef bint in_place = rows_step == 0
     cdef Py_ssize_t length = Q if in_place else pixels if images == 1 else rows_step
     cdef Py_ssize_t at_a_time = max(1, pixels // Q) if in_place else images
@@ -408,10 +409,6 @@ cdef void dot_blocks(
     cdef real* dy_rows = scratch + worker * scratch_step
     cdef real* planes = dy_rows + images * M * rows_step
     cdef real* sums
-    rows = even_tile(M, DOT_ROWS)
-    columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
-    row_tiles = (M + rows - 1) // rows
-    column_tiles = (L + columns - 1) // columns
     for i in range(images):
         clear_slack(planes + i * table[14], table, F)
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
@@ -444,14 +441,15 @@ cdef void dot_blocks(
                 if images == 1:
                     lines = (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
-                i = row_tile * rows
+                i = M * row_tile // row_tiles
                 line = 0
                 while line < lines:
                     count = min(at_a_time, lines - line)
                     for column_tile in range(column_tiles):
-                        j = column_tile * columns
+                        j = L * column_tile // column_tiles
                         dot(
-                            <int>min(rows, M - i), <int>min(columns, L - j), count,
+                            <int>(M * (row_tile + 1) // row_tiles - i),
+                            <int>(L * (column_tile + 1) // column_tiles - j), count,
                             min(length, rows_step - line * length) if images == 1 and not in_place else length,
                             a + i * a_step + line * a_line, a_step, a_line, planes + line * b_line, b_line, offset + j,
                             sums + i * L + j, L,

@@ -65,10 +65,12 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
     phases_h, _, extra_h, pads_h = rows_axis
     phases_w, _, extra_w, pads_w = columns_axis
     F = len(phases_h) * len(phases_w)
-    width = Q + extra_w
+    width = blocking.plane_width(Q, extra_w, VL)
     PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
     PB += PB % pool
     rows = PB + extra_h
+    if rows * width % blocking.SAME_SET == 0:
+        width += VL
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
     built = [product(F * rows * width, rows * width, width) for product in products]
     lanes = blocking.channels_in_lanes(M, max((product.offset.size for product in built), default=0), VL)

@@ -366,10 +366,9 @@ def dot_blocks(
     at_a_time = max(1, pixels // Q) if in_place else images
     a_step, a_line = P * Q if in_place else rows_step, length if images == 1 else M * rows_step
     b_line = width if in_place else length if images == 1 else table[14]
-    rows = even_tile(M, DOT_ROWS)
-    columns = even_tile(L, DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS)
-    row_tiles = (M + rows - 1) // rows
-    column_tiles = (L + columns - 1) // columns
+    row_tiles = (M + DOT_ROWS - 1) // DOT_ROWS
+    most = DOT_COLUMNS_OF_ONE_ROW if M == 1 else DOT_COLUMNS
+    column_tiles = (L + most - 1) // most
     for i in range(images):
         clear_slack(scratch, planes + i * table[14], table, phases.shape[0])
     for task in range(groups * chunks * worker // workers, groups * chunks * (worker + 1) // workers):
@@ -401,15 +400,16 @@ def dot_blocks(
                 if images == 1:
                     lines = (rows_step + length - 1) // length
             for row_tile in range(row_tiles):
-                i = row_tile * rows
+                i = M * row_tile // row_tiles
                 line = 0
                 while line < lines:
                     count = min(at_a_time, lines - line)
                     line_pixels = min(length, rows_step - line * length) if images == 1 and not in_place else length
                     for column_tile in range(column_tiles):
-                        j = column_tile * columns
+                        j = L * column_tile // column_tiles
                         dot(
-                            min(rows, M - i), min(columns, L - j), count, line_pixels, a,
+                            M * (row_tile + 1) // row_tiles - i, L * (column_tile + 1) // column_tiles - j, count,
+                            line_pixels, a,
                             start + i * a_step + line * a_line, a_step, a_line, scratch, planes + line * b_line, b_line,
                             offset, j, partial, sums + i * L + j, L,
                         )  # fmt: skip
