@@ -5,38 +5,58 @@ from fastcnn_kernels.gemm.blocking import even
 #: Channels of a slab: two vectors of the widest kind. A pixel of it is a stretch of one cache line or two.
 SLAB_CHANNELS = 32
 #: Pixels multiplied at a time: those of the slab that a tap meets stay in L1 while all rows of dy pass. The rest of the
-#: slab, of which strides skip most, stays in L2, and so does dy.
-L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB, L2_BYTES_FOR_DY = 32 * 1024, 128 * 1024, 512 * 1024
+#: slab, of which strides skip most, stays in L2, and so does dy, of which several threads have a part each.
+L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB, L2_BYTES_FOR_DY = 32 * 1024, 128 * 1024, 1 << 20
+#: Rows of dy from which on tasks or threads share them out.
+MOST_ROWS_OF_DY = 1024
 #: More pixels save nothing: their sums are loaded and stored once for so many products.
 MOST_PIXELS = 512
-#: A call makes at least this many tasks. Fixed, and not the number of threads: chunks of the sum decide its rounding.
-TASKS = 8
+#: Chunks of the sum over pixels: tasks for so many threads. Fixed, not the number of threads: they decide its rounding.
+MOST_CHUNKS = 8
 #: Pixels of a chunk at least, as many as are taken at a time at most, and bytes of the sums of all chunks at most: they
 #: are stored and added up once more.
 FEWEST_PIXELS, MOST_BYTES_OF_SUMS = MOST_PIXELS, 1 << 21
 
 
-def split(groups, panels, slabs, pixels, sums_bytes, dy_size, image_size):
-    """Chunks of the sum over pixels, blocks of panels and of slabs: each task has one of each, of one group.
+def chunks_of_sum(groups, pixels, sums_bytes):
+    """Chunks of the sum over pixels, from shapes alone."""
+    return max(1, min(-(-MOST_CHUNKS // groups), pixels // FEWEST_PIXELS, MOST_BYTES_OF_SUMS // sums_bytes))
 
-    Blocks of panels transpose the image once each, blocks of slabs dy; the cheaper way is taken.
+
+#: Multiply-adds in the time of transposing an element from beyond L2, and of adding to a sum there.
+COST_OF_TRANSPOSING, COST_OF_FAR_SUM = 32, 11
+#: Sums of a task that stay in L2 from block to block of pixels.
+L2_BYTES_FOR_SUMS = 1 << 20
+
+
+def panels_and_slabs(parts, panels, slabs, sums, pixels, pixel_blocks, dy_size, image_size, itemsize, num_threads):
+    """Panels and slabs of a task, for any number of which the digits are the same.
+
+    Tasks are one of the `parts` (groups and chunks), a block of panels and one of slabs. Blocks of panels transpose the
+    image once each, blocks of slabs dy; the way that keeps the threads busy for the shortest time is taken. Sizes are
+    those of a part.
     """
-    chunks = max(1, min(-(-TASKS // groups), pixels // FEWEST_PIXELS, MOST_BYTES_OF_SUMS // sums_bytes))
-    wanted = -(-TASKS // (groups * chunks))
-    ways = [(min(panels, -(-wanted // blocks)), blocks) for blocks in range(1, min(slabs, wanted) + 1)]
-    of_panels, of_slabs = min(
-        ways, key=lambda way: (-min(wanted, way[0] * way[1]), image_size * way[0] + dy_size * way[1])
-    )
-    return chunks, even(panels, -(-panels // of_panels)), even(slabs, -(-slabs // of_slabs))
+
+    def busiest_thread(way):
+        blocks_of_panels, blocks_of_slabs = -(-panels // way[0]), -(-slabs // way[1])
+        tasks = -(-parts * blocks_of_panels * blocks_of_slabs // num_threads)
+        share_of_panels, share_of_slabs = way[0] / panels, way[1] / slabs
+        transposed = image_size * share_of_slabs + dy_size * share_of_panels
+        sums_of_task = sums * share_of_panels * share_of_slabs
+        far_sums = sums_of_task * pixel_blocks if sums_of_task * itemsize > L2_BYTES_FOR_SUMS else 0
+        return tasks * (sums_of_task * pixels + COST_OF_TRANSPOSING * transposed + COST_OF_FAR_SUM * far_sums)
+
+    blocks = sorted({1, 2, 4, 8, 16, num_threads})
+    return min(((-(-panels // i), -(-slabs // j)) for i in blocks for j in blocks), key=busiest_thread)
 
 
 def block_of_pixels(N, P, Q, rows, channels, stride, itemsize):
     """Images, output rows and columns taken at a time: part of a row, or rows, or images if they are small.
 
-    `rows` are those of dy in a task, `channels` those of a slab, of which an output has `stride` pixels.
+    `rows` are those of dy, `channels` those of a slab, of which an output has `stride` pixels.
     """
     slab_pixels = min(L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB // stride) // (channels * itemsize)
-    pixels = max(1, min(MOST_PIXELS, slab_pixels, L2_BYTES_FOR_DY // (rows * itemsize)))
+    pixels = max(1, min(MOST_PIXELS, slab_pixels, L2_BYTES_FOR_DY // (min(rows, MOST_ROWS_OF_DY) * itemsize)))
     lines = even(P, max(1, pixels // Q))
     return even(N, max(1, pixels // (P * Q))) if lines == P else 1, lines, even(Q, pixels)
 

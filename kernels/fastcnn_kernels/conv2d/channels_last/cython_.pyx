@@ -185,7 +185,7 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num
     cdef int mr = panel_rows(out.shape[0] // groups)
     plan = geometry.plan(
         x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, TILE_VECTORS(mr), out.itemsize,
-        VECTOR_BYTES // out.itemsize,
+        VECTOR_BYTES // out.itemsize, num_threads,
     )
     if out.itemsize == 4:
         return run_plan(plan, dy, x, out, <float*>address(out), num_threads)

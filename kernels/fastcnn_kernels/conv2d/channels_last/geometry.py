@@ -35,8 +35,10 @@ def _slab_vectors(channels, R, S, dilation_w, VL):
 
 
 @planned
-def plan(x_shape, weight_shape, dy_shape, stride, padding, dilation, groups, mr, tile_vectors, itemsize, VL):
-    """Arrange a call; mr and `tile_vectors` are those of the register tile."""
+def plan(
+    x_shape, weight_shape, dy_shape, stride, padding, dilation, groups, mr, tile_vectors, itemsize, VL, num_threads
+):  # fmt: skip
+    """Arrange a call; mr and `tile_vectors` are those of the register tile. Threads decide which tasks there are."""
     (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, dy_shape
     (sh, sw), (dh, dw), (top, _, left, _), M = stride, dilation, padding, K // groups
     rows_over, columns_over = (R - 1) * dh + 1, (S - 1) * dw + 1
@@ -46,13 +48,14 @@ def plan(x_shape, weight_shape, dy_shape, stride, padding, dilation, groups, mr,
     sizes = [min(most, Cg - first) for first in range(0, Cg, most)]
     slab_vectors = [_slab_vectors(channels, R, S, dw, VL) for channels in sizes]
     panels, vector_count = -(-M // mr), sum(map(len, slab_vectors))
-    chunks, task_panels, task_slabs = blocking.split(
-        groups, panels, len(sizes), N * P * Q, groups * panels * mr * vector_count * VL * itemsize, N * M * P * Q,
-        N * Cg * H * W // row_step,
+    chunks = blocking.chunks_of_sum(groups, N * P * Q, groups * panels * mr * vector_count * VL * itemsize)
+    images, lines, columns = blocking.block_of_pixels(N, P, Q, M, sizes[0], sh // row_step * sw, itemsize)
+    parts = groups * chunks
+    task_panels, task_slabs = blocking.panels_and_slabs(
+        parts, panels, len(sizes), M * Cg * R * S, N * P * Q / chunks,
+        -(-N // images) * -(-P // lines) * -(-Q // columns) / chunks, N * M * P * Q / parts,
+        N * Cg * H * W / row_step / parts, itemsize, num_threads,
     )  # fmt: skip
-    images, lines, columns = blocking.block_of_pixels(
-        N, P, Q, min(M, task_panels * mr), sizes[0], sh // row_step * sw, itemsize
-    )
     rows, width = (lines - 1) * (sh // row_step) + rows_over, (columns - 1) * sw + columns_over
     slabs: list[tuple[int, ...]] = []
     offset: list[int] = []

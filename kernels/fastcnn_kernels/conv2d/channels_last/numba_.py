@@ -151,6 +151,6 @@ def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_thr
     mr = panel_rows(out.shape[0] // groups)
     plan = geometry.plan(
         x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, tile_vectors(mr), out.itemsize,
-        VECTOR_BYTES // out.itemsize,
+        VECTOR_BYTES // out.itemsize, num_threads,
     )  # fmt: skip
     return run_plan(plan, dy, x, out.ravel(), num_threads)
