@@ -73,7 +73,8 @@ def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps,
         width += VL
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
     built = [product(F * rows * width, rows * width, width) for product in products]
-    lanes = blocking.channels_in_lanes(M, max((product.offset.size for product in built), default=0), VL)
+    longest = max((product.offset.size for product in built), default=0)
+    lanes = not blocking.row_by_row(Q, VL) and blocking.channels_in_lanes(M, longest, VL)
     mr = 2 * VL if lanes else panel_rows(M, MR, blocking.ROWS_PER_PANEL)
     table = np.array(
         [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr],
