@@ -36,7 +36,7 @@ def at_this_level(rows):
 def test_edges_are_exact_on_integers(kernel, dtype):
     for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
         arguments = case.arguments(dtype, np.random.default_rng(seed), integers=True)
-        for num_threads in (1, 2) if takes(kernel, arguments) else ():
+        for num_threads in (1, 2, 8) if takes(kernel, arguments) else ():
             assert_exact(kernel, arguments, num_threads)
 
 

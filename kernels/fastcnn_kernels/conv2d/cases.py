@@ -108,6 +108,12 @@ EDGES = [
     Layer("rows in several blocks", "edge", 2, 33, 3, 610, 5, 2, 3, stride=(1, 2), padding=(1, 0, 0, 2)),
     Layer("output channels in lanes", "edge", 2, 30, 11, 16, 26, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)),
     Layer("output channels in lanes of one vector", "edge", 2, 13, 5, 31, 16, 3, 3, padding=(1, 0, 2, 2)),
+    Layer("rows of whole vectors, one by one", "edge", 2, 8, 9, 128, 18, 3, 4, stride=(2, 2), padding=(1, 1, 1, 1)),
+    Layer("rows one by one, many channels", "edge", 2, 13, 5, 64, 27, 3, 3, padding=(1, 0, 1, 1)),
+    Layer(
+        "rows one by one in some products only", "edge", 2, 17, 6, 127, 17, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)
+    ),
+    Layer("blocks of panels and of slabs of groups", "edge", 2, 140, 5, 6, 60, 1, 1, groups=2),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
 ]
 

@@ -7,7 +7,7 @@ SLAB_CHANNELS = 32
 #: Pixels multiplied at a time: those of the slab that a tap meets stay in L1 while all rows of dy pass. The rest of the
 #: slab, of which strides skip most, stays in L2, and so does dy, of which several threads have a part each.
 L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB, L2_BYTES_FOR_DY = 32 * 1024, 128 * 1024, 1 << 20
-#: Rows of dy from which on tasks or threads share them out.
+#: Rows of dy counted there at most: of more, tiles would have too few pixels, and panels come from L3 in their order.
 MOST_ROWS_OF_DY = 1024
 #: More pixels save nothing: their sums are loaded and stored once for so many products.
 MOST_PIXELS = 512
@@ -30,7 +30,7 @@ L2_BYTES_FOR_SUMS = 1 << 20
 
 
 def panels_and_slabs(parts, panels, slabs, sums, pixels, pixel_blocks, dy_size, image_size, itemsize, num_threads):
-    """Panels and slabs of a task, for any number of which the digits are the same.
+    """Panels and slabs of a task. They do not change the digits, so that they may depend on the threads.
 
     Tasks are one of the `parts` (groups and chunks), a block of panels and one of slabs. Blocks of panels transpose the
     image once each, blocks of slabs dy; the way that keeps the threads busy for the shortest time is taken. Sizes are

@@ -1,4 +1,4 @@
-"""Slabs, vectors of sums and tasks of the channels-last weight gradient, from shapes alone, shared by the twins."""
+"""Slabs, vectors of sums and tasks of the channels-last weight gradient, shared by the twins."""
 
 from itertools import groupby
 from typing import NamedTuple
@@ -50,11 +50,10 @@ def plan(
     panels, vector_count = -(-M // mr), sum(map(len, slab_vectors))
     chunks = blocking.chunks_of_sum(groups, N * P * Q, groups * panels * mr * vector_count * VL * itemsize)
     images, lines, columns = blocking.block_of_pixels(N, P, Q, M, sizes[0], sh // row_step * sw, itemsize)
-    parts = groups * chunks
     task_panels, task_slabs = blocking.panels_and_slabs(
-        parts, panels, len(sizes), M * Cg * R * S, N * P * Q / chunks,
-        -(-N // images) * -(-P // lines) * -(-Q // columns) / chunks, N * M * P * Q / parts,
-        N * Cg * H * W / row_step / parts, itemsize, num_threads,
+        groups * chunks, panels, len(sizes), M * Cg * R * S, N * P * Q / chunks,
+        -(-N // images) * -(-P // lines) * -(-Q // columns) / chunks, N * M * P * Q / chunks,
+        N * Cg * H * W / row_step / chunks, itemsize, num_threads,
     )  # fmt: skip
     rows, width = (lines - 1) * (sh // row_step) + rows_over, (columns - 1) * sw + columns_over
     slabs: list[tuple[int, ...]] = []

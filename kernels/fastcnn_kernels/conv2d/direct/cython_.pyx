@@ -6,10 +6,10 @@ flattened output rows in tiles of mr rows by up to four vectors:
     tile[m, j] = bias[m] + sum_l weight[m, l] planes[ offset[l] + pixel + j ]
 
 The image is never packed: row l of the right-hand side lies in the planes as it is. Columns past Q in each row are
-computed and dropped; rows of whole vectors are tiled one by one instead, and go out from the registers if they need no
-epilogue. Many output channels are the lanes of a tile instead, and its rows up to MR pixels of one output row,
-broadcast where they lie; it is turned when it is stored. "High Performance Zero-Memory Overhead Direct Convolutions"
-(arXiv 1809.10170) argues for reading images in place.
+computed and dropped; rows of four or more whole vectors are tiled one by one instead, and go out from the registers if
+they need no epilogue. Elsewhere many output channels are the lanes of a tile, and its rows up to MR pixels of one
+output row, broadcast where they lie; it is turned when it is stored. "High Performance Zero-Memory Overhead Direct
+Convolutions" (arXiv 1809.10170) argues for reading images in place.
 
 Weight gradient. Each entry is one long dot product. Rows of dy that are whole vectors are read where they lie; others
 are copied into rows of the planes' width, zeros past Q:

@@ -59,22 +59,26 @@ def _axis(size, count, stride, before, offsets):
     return phases, taps, extra, pads
 
 
-def _plan(shape, image, output, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1):
-    """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows."""
+def _plan(
+    shape, image, output, row_pixels, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1
+):  # fmt: skip
+    """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows.
+
+    `row_pixels` are the pixels of an output row of each.
+    """
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
     phases_w, _, extra_w, pads_w = columns_axis
     F = len(phases_h) * len(phases_w)
-    width = blocking.plane_width(Q, extra_w, VL)
+    row_by_row = all(blocking.row_by_row(pixels, VL) for pixels in row_pixels)
+    width = -(-(Q + extra_w) // VL) * VL if row_by_row else Q + extra_w
     PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
     PB += PB % pool
     rows = PB + extra_h
-    if rows * width % blocking.SAME_SET == 0:
-        width += VL
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
     built = [product(F * rows * width, rows * width, width) for product in products]
     longest = max((product.offset.size for product in built), default=0)
-    lanes = not blocking.row_by_row(Q, VL) and blocking.channels_in_lanes(M, longest, VL)
+    lanes = not row_by_row and blocking.channels_in_lanes(M, longest, VL)
     mr = 2 * VL if lanes else panel_rows(M, MR, blocking.ROWS_PER_PANEL)
     table = np.array(
         [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr],
@@ -128,7 +132,7 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups,
         )
 
     return _plan(
-        (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), rows_axis, columns_axis, [product],
+        (N, groups, K // groups, Cg), (H, W, top, left, sh, sw), (P, Q), [Q], rows_axis, columns_axis, [product],
         (Cg * R * S, K // groups * Cg * R * S), True, MR, VL, pool,
     )  # fmt: skip
 
@@ -167,7 +171,8 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
 
             products.append(product)
     return _plan(
-        (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb), rows_axis, columns_axis, products,
+        (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb),
+        [-(-(W - b) // sw) for b, columns in enumerate(column_taps) if columns], rows_axis, columns_axis, products,
         (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR, VL,
     )  # fmt: skip
 
