@@ -46,6 +46,7 @@ def panels_and_slabs(parts, panels, slabs, sums, pixels, pixel_blocks, dy_size, 
         far_sums = sums_of_task * pixel_blocks if sums_of_task * itemsize > L2_BYTES_FOR_SUMS else 0
         return tasks * (sums_of_task * pixels + COST_OF_TRANSPOSING * transposed + COST_OF_FAR_SUM * far_sums)
 
+    # even cuts, and one for each thread: few enough to try every pair
     blocks = sorted({1, 2, 4, 8, 16, num_threads})
     return min(((-(-panels // i), -(-slabs // j)) for i in blocks for j in blocks), key=busiest_thread)
 

@@ -37,8 +37,6 @@ from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.prepacked import keep, remembered, room
 from fastcnn_kernels.memory import empty
 
-cdef Py_ssize_t VECTORS_OF_A_ROW = blocking.VECTORS_OF_A_ROW
-
 
 cdef void pad_block(
     const real* image, real* planes, Py_ssize_t channels, const Py_ssize_t* table, const Py_ssize_t* phases,
@@ -115,13 +113,12 @@ cdef void finish_tile(
 
 cdef void direct_product(
     const real* planes, const real* a_packed, const real* bias, real* out, const Py_ssize_t* product,
-    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, int mr, Py_ssize_t width, Py_ssize_t p, Py_ssize_t PB,
-    real* tile, int activation, int pool, real* sums,
+    const Py_ssize_t* offset, Py_ssize_t L, Py_ssize_t M, int mr, bint by_row, Py_ssize_t width, Py_ssize_t p,
+    Py_ssize_t PB, real* tile, int activation, int pool, real* sums,
 ) noexcept nogil:
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     cdef int VL = panel_width(planes) // 2, vectors
     cdef Py_ssize_t P = product[0], Q = product[1], rows = min(PB, P - p)
-    cdef bint by_row = Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
     cdef Py_ssize_t count = ((Q if by_row else (rows - 1) * width + Q) + VL - 1) // VL, most = TILE_VECTORS(mr)
     cdef Py_ssize_t tiles = (count + most - 1) // most, fewest = count // tiles
     cdef Py_ssize_t pixel, tile_width, i, panel, run, index
@@ -280,8 +277,8 @@ cdef void direct_blocks(
                 )
             else:
                 direct_product(
-                    planes, filters, start, target, product, offset + product[9], L, M, mr, width, p, PB, tile,
-                    activation, <int>table[15], sums,
+                    planes, filters, start, target, product, offset + product[9], L, M, mr, table[18], width, p, PB,
+                    tile, activation, <int>table[15], sums,
                 )
 
 

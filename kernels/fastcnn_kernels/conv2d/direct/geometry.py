@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
     #: N, groups, M, channels of a group, H, W, top, left, stride_h, stride_w, rows, width, PB, blocks, elements of the
     #: planes of one task with the slack behind them, 2 if windows of 2 x 2 are pooled, 1 if output channels are lanes,
-    #: rows of a panel of filters
+    #: rows of a panel of filters, 1 if output rows are tiled one by one
     table: np.ndarray
     phases: np.ndarray
     weight_steps: np.ndarray  # of m and of the group
@@ -80,10 +80,10 @@ def _plan(
     longest = max((product.offset.size for product in built), default=0)
     lanes = not row_by_row and blocking.channels_in_lanes(M, longest, VL)
     mr = 2 * VL if lanes else panel_rows(M, MR, blocking.ROWS_PER_PANEL)
-    table = np.array(
-        [N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr],
-        np.intp,
-    )
+    table = [
+        N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr,
+        row_by_row,
+    ]  # fmt: skip
     phases = np.array([(a, b) for a in phases_h for b in phases_w], np.intp).reshape(-1, 2)
     lengths = [product.offset.size for product in built]
     starts = np.cumsum([0, *lengths])
@@ -94,7 +94,7 @@ def _plan(
     ]
     none = np.empty(0, np.intp)
     return Plan(
-        table,
+        np.array(table, np.intp),
         phases,
         np.array(weight_steps, np.intp),
         np.array(entries, np.intp).reshape(-1, 10),

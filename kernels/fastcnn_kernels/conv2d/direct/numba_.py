@@ -134,12 +134,11 @@ def finish_tile(
 @compiled
 def direct_product(
     planes, planes_start, a_packed, a_start, bias, bias_start, has_bias, out, out_start, product, offset, offset_start,
-    L, M, mr, width, p, PB, tile, tile_start, activation, pool, sums,
+    L, M, mr, by_row, width, p, PB, tile, tile_start, activation, pool, sums,
 ):  # fmt: skip
     """One block of output rows of one product, for all M output channels of a group; `sums` wait to be pooled."""
     P, Q, VL = product[0], product[1], panel_width(planes) // 2
     rows = min(PB, P - p)
-    by_row = Q % VL == 0 and Q >= blocking.VECTORS_OF_A_ROW * VL
     count, most = ((Q if by_row else (rows - 1) * width + Q) + VL - 1) // VL, tile_vectors(mr)
     tiles = (count + most - 1) // most
     fewest = count // tiles
@@ -278,7 +277,7 @@ def direct_blocks(
             else:
                 direct_product(
                     scratch, planes, a_packed, filters, bias, start, has_bias, out, target, product, offset, product[9],
-                    L, M, mr, width, p, PB, scratch, tile, activation, table[15], sums,
+                    L, M, mr, table[18] == 1, width, p, PB, scratch, tile, activation, table[15], sums,
                 )  # fmt: skip
 
 
@@ -286,7 +285,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
     groups, M = plan.table[1:3].tolist()
     scratch_step = MR * 8 * VECTOR_BYTES // out.itemsize + plan.scratch_size
-    channels, mr = plan.table[16:].tolist()
+    channels, mr = plan.table[16:18].tolist()
     order = ("channels" if channels else "plain", mr, M)
     a_packed, filled = room(packed, order, plan.packed_size, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
@@ -409,9 +408,8 @@ def dot_blocks(
                         j = L * column_tile // column_tiles
                         dot(
                             M * (row_tile + 1) // row_tiles - i, L * (column_tile + 1) // column_tiles - j, count,
-                            line_pixels, a,
-                            start + i * a_step + line * a_line, a_step, a_line, scratch, planes + line * b_line, b_line,
-                            offset, j, partial, sums + i * L + j, L,
+                            line_pixels, a, start + i * a_step + line * a_line, a_step, a_line, scratch,
+                            planes + line * b_line, b_line, offset, j, partial, sums + i * L + j, L,
                         )  # fmt: skip
                     line += count
 
