@@ -14,6 +14,8 @@ FEW_ROWS_OF_STREAM, COLUMNS_OF_STREAM = 14, 256
 #: Rows of the large matrix read side by side: as many streams as the prefetchers follow, and the sums, which stay in
 #: L1 or L2, are loaded and stored once for each block.
 STREAM_ROWS = 16
+#: Sums that wait while the rows of the large matrix pass: they are loaded and stored once for each `STREAM_ROWS`.
+BYTES_OF_SUMS = 64 * 1024
 
 
 def dots_pay(rows: int, L: int) -> bool:
@@ -35,3 +37,8 @@ def outer_block(L: int) -> int:
 def stream_pays(rows: int, columns: int) -> bool:
     """Whether a stream of the matrix is the faster way to multiply so many rows by it."""
     return rows <= FEW_ROWS_OF_STREAM and columns >= COLUMNS_OF_STREAM
+
+
+def stream_panels(panel_bytes: int) -> int:
+    """Panels of columns at a time, whose sums take so many bytes each."""
+    return max(1, BYTES_OF_SUMS // panel_bytes)

@@ -16,7 +16,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MOST_DOTS, MR, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile,
+    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile,
     micro, outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
 )
 
@@ -130,46 +130,50 @@ cdef void outer_rows(
                 transpose(row, width, rows, count, target, table[6], rows)
 
 
-cdef void multiply_edge(
-    int mr, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c,
-    Py_ssize_t ldc, bint accumulate, real* tile,
+cdef void pack_few(
+    const real* few, real* packed, Py_ssize_t F, Py_ssize_t L, const Py_ssize_t* along
 ) noexcept nogil:
-    """One micro-kernel call on a tile that sticks out of C."""
-    cdef Py_ssize_t i, j
-    cdef int NR = panel_width(a)
-    micro(mr, columns, L, a, b, b_step, tile, NR, False)
-    for i in range(rows):
-        for j in range(columns):
-            c[i * ldc + j] = c[i * ldc + j] + tile[i * NR + j] if accumulate else tile[i * NR + j]
+    """Pack the panels of the few rows."""
+    cdef int mr = panel_rows(F)
+    cdef Py_ssize_t panel, i
+    for panel in range((F + mr - 1) // mr):
+        i = panel * mr
+        pack_rows(few + i * L, packed + i * L, min(mr, F - i), mr, L, L, along)
 
 
 cdef void stream_columns(
-    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t stream_rows,
-    real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, const Py_ssize_t* along,
+    Py_ssize_t stream_rows, Py_ssize_t block, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
-    `few` is packed; the last panel, if it is not whole, goes through the scratch.
+    The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
+    few rows are packed by each worker, as in `outer_rows`; a last panel that is not whole is copied.
     """
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3]
     cdef int NR = panel_width(few), mr = panel_rows(F)
-    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, panels = (K + NR - 1) // NR
+    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, panels = (K + NR - 1) // NR, tile = mr * NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    cdef Py_ssize_t z, step, l0, count, panel, end, i, j, l, columns, right_step
-    cdef const real* left
+    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, width, panel, i, j, l, columns, right_step
     cdef const real* right
+    cdef const real* row
+    cdef real* target
     cdef real* packed = scratch
-    cdef real* tile = scratch + stream_rows * NR
-    cdef real* c
+    cdef real* packed_few = packed + stream_rows * NR
+    cdef real* sums = packed_few + (row_panels * mr * L + NR - 1) // NR * NR
     while task < last:
         z = task // panels
-        end = min(panels, task % panels + last - task)
+        first = task % panels
+        width = min(block, min(panels - first, last - task))
+        if packed_z < 0 or (z > packed_z and table[4] > 0):
+            pack_few(few + z * table[4], packed_few, F, L, along)
+            packed_z = z
         for step in range((L + stream_rows - 1) // stream_rows):
             l0 = step * stream_rows
             count = min(stream_rows, L - l0)
-            for panel in range(task % panels, end):
-                columns = min(NR, K - panel * NR)
-                right = many + z * table[5] + l0 * K + panel * NR
+            for panel in range(width):
+                columns = min(NR, K - (first + panel) * NR)
+                right = many + z * table[5] + l0 * K + (first + panel) * NR
                 right_step = K
                 if columns < NR:
                     for l in range(count):
@@ -178,19 +182,20 @@ cdef void stream_columns(
                     right = packed
                     right_step = NR
                 for i in range(row_panels):
-                    c = out + (z * F + i * mr) * K + panel * NR
-                    left = few + ((z if table[4] else 0) * row_panels * L + i * L + l0) * mr
-                    if columns == NR and (i + 1) * mr <= F:
-                        micro(mr, NR, count, left, right, right_step, c, K, l0 > 0)
-                    else:
-                        multiply_edge(
-                            mr, min(mr, F - i * mr), columns, count, left, right, right_step, c, K, l0 > 0, tile
-                        )
-        if bias != NULL:
-            for i in range(F):
-                for j in range(task % panels * NR, min(K, end * NR)):
-                    out[(z * F + i) * K + j] += bias[j]
-        task += end - task % panels
+                    micro(
+                        mr, columns, count, packed_few + (i * L + l0) * mr, right, right_step,
+                        sums + (panel * row_panels + i) * tile, NR, l0 > 0,
+                    )
+        for i in range(F):
+            for panel in range(width):
+                columns = min(NR, K - (first + panel) * NR)
+                row = sums + panel * row_panels * tile + i * NR
+                target = out + (z * F + i) * K + (first + panel) * NR
+                copy_run(target, row, columns)
+                if bias != NULL:
+                    for j in range(columns):
+                        target[j] += bias[(first + panel) * NR + j]
+        task += width
 
 
 cdef int run_dots(
@@ -226,39 +231,27 @@ cdef int run_outer(
         outer_rows(few, many, bias, out, table, block, scratch + worker * scratch_step, worker, num_threads)
 
 
-cdef void pack_few(
-    const real* few, real* packed, Py_ssize_t Z, Py_ssize_t F, Py_ssize_t L, const Py_ssize_t* along
-) noexcept nogil:
-    """Pack all panels of the few rows."""
-    cdef int mr = panel_rows(F)
-    cdef Py_ssize_t z, i, row_panels = (F + mr - 1) // mr
-    for z in range(Z):
-        for i in range(row_panels):
-            pack_rows(
-                few + (z * F + i * mr) * L, packed + (z * row_panels + i) * mr * L, min(mr, F - i * mr), mr, L, L, along
-            )
-
-
 cdef int run_stream(
-    const Py_ssize_t* table, const Py_ssize_t* along, const real* few, Py_ssize_t ZF, const real* many,
-    const real* bias, real* out, dtype, int num_threads,
+    const Py_ssize_t* table, const Py_ssize_t* along, const real* few, const real* many, const real* bias, real* out,
+    dtype, int num_threads,
 ) except -1:
-    """Pack the few rows of a plan, ZF times L of them, and stream the large matrix past them."""
+    """Run a plan that streams the large matrix past the few rows."""
     cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
     cdef int NR = panel_width(out), mr = panel_rows(F)
-    cdef Py_ssize_t packed_size = ZF * ((F + mr - 1) // mr) * mr * L, scratch_step = (stream_rows + MR) * NR
-    workspace = empty(packed_size + num_threads * scratch_step, dtype)
-    cdef real* packed = <real*>address(workspace)
-    cdef real* scratch = packed + packed_size
-    with nogil:
-        pack_few(few, packed, ZF, F, L, along)
+    cdef Py_ssize_t panels = (table[2] + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
+    num_threads = min(num_threads, <int>(table[0] * panels))  # each has its copy
+    cdef Py_ssize_t block = min(panels, blocking.stream_panels(rows * NR * sizeof(real)))
+    cdef Py_ssize_t scratch_step = (stream_rows + (rows * L + NR - 1) // NR + block * rows) * NR
+    workspace = empty(num_threads * scratch_step, dtype)
+    cdef real* scratch = <real*>address(workspace)
     if num_threads == 1:
         with nogil:
-            stream_columns(packed, many, bias, out, table, stream_rows, scratch, 0, 1)
+            stream_columns(few, many, bias, out, table, along, stream_rows, block, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         stream_columns(
-            packed, many, bias, out, table, stream_rows, scratch + worker * scratch_step, worker, num_threads
+            few, many, bias, out, table, along, stream_rows, block, scratch + worker * scratch_step, worker,
+            num_threads,
         )
 
 
@@ -276,7 +269,7 @@ cdef int run_form(
     elif form == "outer":
         run_outer(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
     else:
-        run_stream(table, offset, few_start, len(few), many_start, bias_start, out, few.dtype, num_threads)
+        run_stream(table, offset, few_start, many_start, bias_start, out, few.dtype, num_threads)
 
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):

@@ -17,11 +17,7 @@ from fastcnn_kernels.gemm.numba_dots import (
     DOT_ROWS,
     dot,
 )
-from fastcnn_kernels.gemm.numba_llvm import (
-    MR,
-    VECTOR_BYTES,
-    panel_width,
-)
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, micro, outer
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
@@ -124,61 +120,64 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
 
 
 @compiled
-def multiply_edge(mr, rows, columns, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate, tile, tile_start):
-    """One micro-kernel call on a tile that sticks out of C."""
-    NR = panel_width(a)
-    micro(mr, columns, L, a, a_start, b, b_start, b_step, tile, tile_start, NR, False)
-    for i in range(rows):
-        for j in range(columns):
-            value = tile[tile_start + i * NR + j]
-            c[c_start + i * ldc + j] = c[c_start + i * ldc + j] + value if accumulate else value
+def pack_few(few, few_start, packed, packed_start, F, L, along):
+    """Pack the panels of the few rows."""
+    mr = panel_rows(F)
+    for i in range(0, F, mr):
+        pack_rows(few, few_start + i * L, packed, packed_start + i * L, min(mr, F - i), mr, L, L, along, 0)
 
 
 @threaded
-def stream_columns(few, many, bias, has_bias, out, table, stream_rows, scratch, scratch_step, worker, workers):
+def stream_columns(
+    few, many, bias, has_bias, out, table, along, stream_rows, block, scratch, scratch_step, worker, workers
+):  # fmt: skip
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
-    `few` is packed; the last panel, if it is not whole, goes through the scratch.
+    The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
+    few rows are packed by each worker, as in `outer_rows`; a last panel that is not whole is copied.
     """
     Z, F, K, L = table[0], table[1], table[2], table[3]
     NR, mr = panel_width(few), panel_rows(F)
-    row_panels, panels = (F + mr - 1) // mr, (K + NR - 1) // NR
+    row_panels, panels, tile = (F + mr - 1) // mr, (K + NR - 1) // NR, mr * NR
     task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
+    packed_z = -1
     packed = worker * scratch_step
-    tile = packed + stream_rows * NR
+    packed_few = packed + stream_rows * NR
+    sums = packed_few + (row_panels * mr * L + NR - 1) // NR * NR
     while task < last:
         z = task // panels
-        end = min(panels, task % panels + last - task)
-        for step in range((L + stream_rows - 1) // stream_rows):
-            l0 = step * stream_rows
+        first = task % panels
+        width = min(block, min(panels - first, last - task))
+        if packed_z < 0 or (z > packed_z and table[4] > 0):
+            pack_few(few, z * table[4], scratch, packed_few, F, L, along)
+            packed_z = z
+        for l0 in range(0, L, stream_rows):
             count = min(stream_rows, L - l0)
-            for panel in range(task % panels, end):
-                columns = min(NR, K - panel * NR)
-                right = z * table[5] + l0 * K + panel * NR
+            for panel in range(width):
+                columns = min(NR, K - (first + panel) * NR)
+                right = z * table[5] + l0 * K + (first + panel) * NR
                 if columns < NR:
                     for l in range(count):
                         copy_run(scratch, packed + l * NR, many, right + l * K, columns)
                         for j in range(columns, NR):
                             scratch[packed + l * NR + j] = 0
                 for i in range(row_panels):
-                    c = (z * F + i * mr) * K + panel * NR
-                    left = ((z if table[4] else 0) * row_panels * L + i * L + l0) * mr
-                    rows = min(mr, F - i * mr)
+                    left = packed_few + (i * L + l0) * mr
+                    c = sums + (panel * row_panels + i) * tile
                     if columns < NR:
-                        multiply_edge(
-                            mr, rows, columns, count, few, left, scratch, packed, NR, out, c, K, l0 > 0, scratch, tile
-                        )  # fmt: skip
-                    elif rows < mr:
-                        multiply_edge(
-                            mr, rows, columns, count, few, left, many, right, K, out, c, K, l0 > 0, scratch, tile
-                        )
+                        micro(mr, columns, count, scratch, left, scratch, packed, NR, scratch, c, NR, l0 > 0)
                     else:
-                        micro(mr, NR, count, few, left, many, right, K, out, c, K, l0 > 0)
-        if has_bias:
-            for i in range(F):
-                for j in range(task % panels * NR, min(K, end * NR)):
-                    out[(z * F + i) * K + j] += bias[j]
-        task += end - task % panels
+                        micro(mr, columns, count, scratch, left, many, right, K, scratch, c, NR, l0 > 0)
+        for i in range(F):
+            for panel in range(width):
+                columns = min(NR, K - (first + panel) * NR)
+                row = sums + panel * row_panels * tile + i * NR
+                target = (z * F + i) * K + (first + panel) * NR
+                copy_run(out, target, scratch, row, columns)
+                if has_bias:
+                    for j in range(columns):
+                        out[target + j] += bias[(first + panel) * NR + j]
+        task += width
 
 
 def run_dots(plan, few, many, bias, out, num_threads):
@@ -204,28 +203,17 @@ def run_outer(plan, few, many, bias, out, num_threads):
     )  # fmt: skip
 
 
-@compiled
-def pack_few(few, packed, Z, F, L, along):
-    """Pack all panels of the few rows."""
-    mr = panel_rows(F)
-    row_panels = (F + mr - 1) // mr
-    for z in range(Z):
-        for i in range(0, F, mr):
-            pack_rows(few, (z * F + i) * L, packed, (z * row_panels * mr + i) * L, min(mr, F - i), mr, L, L, along, 0)
-
-
 def run_stream(plan, few, many, bias, out, num_threads):
-    """Pack the few rows of a `geometry.Plan` and stream the large matrix past them."""
-    _, F, _, L = plan.table[:4].tolist()
-    ZF, NR = len(few), 2 * VECTOR_BYTES // out.itemsize
-    mr = panel_rows(F)
-    scratch_step = (blocking.STREAM_ROWS + MR) * NR
-    packed = empty(ZF * -(-F // mr) * mr * L, out.dtype)
+    """Run a `geometry.Plan` that streams the large matrix past the few rows."""
+    (_, F, K, L), NR = plan.table[:4].tolist(), 2 * VECTOR_BYTES // out.itemsize
+    panels, rows = -(-K // NR), -(-F // panel_rows(F)) * panel_rows(F)
+    num_threads = min(num_threads, len(out) * panels)  # each has its copy
+    block = min(panels, blocking.stream_panels(rows * NR * out.itemsize))
+    scratch_step = (blocking.STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
     scratch = empty(num_threads * scratch_step, out.dtype)
-    pack_few(flat(few), packed, ZF, F, L, plan.offset)
     stream_columns(
-        num_threads, packed, flat(many), packed if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, blocking.STREAM_ROWS, scratch, scratch_step,
+        num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
+        plan.table, plan.offset, blocking.STREAM_ROWS, block, scratch, scratch_step,
     )  # fmt: skip
 
 
