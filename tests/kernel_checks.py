@@ -2,13 +2,19 @@
 
 import numpy as np
 
-from fastcnn_kernels import oracle, table
+from fastcnn_kernels import cpu, oracle, table
 from fastcnn_kernels.cases import Case
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
 
-#: Rows under test: all but the oracle; those whose results are plain sums, and those of Winograd's algorithm.
-ROWS = [kernel for kernel in table.KERNELS if kernel.backend != "numpy"]
+#: Rows of depthwise kernels, which take no layer below AVX-512.
+DEPTHWISE = [kernel for kernel in table.KERNELS if "depthwise" in kernel.name]
+#: Rows under test at this CPU level, without the oracle; those of plain sums, and those of Winograd's algorithm.
+ROWS = [
+    kernel
+    for kernel in table.KERNELS
+    if kernel.backend != "numpy" and (kernel not in DEPTHWISE or cpu.level() == "x86-64-v4")
+]
 PLAIN = [kernel for kernel in ROWS if kernel.algorithm == "direct"]
 WINOGRAD = [kernel for kernel in ROWS if kernel.algorithm != "direct"]
 EDGES = [case for layer in conv2d_cases.EDGES for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES

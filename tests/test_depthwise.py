@@ -6,9 +6,7 @@ import pytest
 import fastcnn as fc
 from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d import cases as conv2d_cases
-from kernel_checks import ROWS, assert_exact, row_id, takes
-
-DEPTHWISE = [kernel for kernel in ROWS if "depthwise" in kernel.name]
+from kernel_checks import DEPTHWISE, assert_exact, row_id, takes
 
 
 def layer_of(C, H, W, size, stride, padding, multiplier=1, N=1):

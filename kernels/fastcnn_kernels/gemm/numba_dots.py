@@ -1,4 +1,4 @@
-"""Tiles of dot products for Numba, as LLVM vector instructions; the functions are described in products_body.h."""
+"""Tiles of dot products for Numba, as LLVM vector instructions; the functions are described in dots_body.h."""
 
 from functools import partial
 from itertools import product
@@ -209,7 +209,7 @@ def dot(typing_context, rows, columns, lines, n, a, a_start, a_step, a_line, b, 
 @intrinsic
 def masked_dot(typing_context, rows, columns, images, vectors, a, a_start, a_step, a_image, b, b_start, b_image, offset,
                offset_start, masks, masks_start, first, taps, sums, sums_start, sums_step):  # fmt: skip
-    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see products_body.h)."""
+    """``sums[i, j] += a[i] * b[j]``, lane by lane, over the vectors of several images (see dots_body.h)."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
