@@ -150,7 +150,7 @@ _MATMUL = [
         _refusal("fastcnn_kernels.gemm.small.geometry", "cannot"),
         serial_work=1_000_000,
     ),
-    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=130_000),
+    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=200_000),
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
