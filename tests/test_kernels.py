@@ -150,7 +150,8 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
         conv2d_cases.layer("depthwise", "edge", 5, 18, 31, 18, 3, padding=1, groups=18),
         conv2d_cases.layer("strided", "edge", 5, 6, 33, 12, 3, stride=2, padding=1, groups=2),
     ]
-    cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.LAYERS[:2]
+    products = gemm_cases.LAYERS[:2] + [case for case in gemm_cases.EDGES if case.name.startswith("stream")]
+    cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + products
     compared = 0
     for case in (case for case in cases if case.op == kernel.op):
         arguments = case.arguments(dtype, np.random.default_rng(13))

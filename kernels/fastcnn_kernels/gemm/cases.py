@@ -46,7 +46,7 @@ EDGES = [
     matmul("small, blocks of the sum", "edge", 14, 70, 400, Z=3, shared="a"),
     matmul("small, a batch of fewer rows than workers", "edge", 7, 130, 20, Z=2, transpose_a=True),
     matmul("stream, blocks of panels", "edge", 14, 2501, 20, bias=True),
-    matmul("stream of a batch, blocks of panels", "edge", 9, 1700, 33, Z=2, transpose_a=True),
+    matmul("stream of a batch, blocks of panels", "edge", 9, 1900, 33, Z=3, transpose_a=True),
     matmul("stream past shared rows", "edge", 10, 300, 17, Z=5, shared="a", bias=True),
     matmul("outer products, whole tiles", "edge", 17, 96, 48, transpose_b=True),
     matmul("outer products, a tile that overlaps", "edge", 64, 101, 49, transpose_b=True, bias=True),

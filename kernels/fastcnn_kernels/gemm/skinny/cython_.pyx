@@ -7,9 +7,10 @@ Outer, where they run along the sum as well and there are more of the few: a til
 matrix, element by element, meets vectors of the few, which are packed with their rows side by side.
 
 Stream, where they run along the result: STREAM_ROWS of them are read side by side from left to right and multiplied
-into the results, which stay in cache:
+into sums, which stay in cache and go to the result at the end:
 
-    for each block of L:   for each panel of columns:   C[F, NR] += few[F, block] . many[block, NR]
+    for each block of panels:   for each block of L:   for each panel of columns:
+        sums[F, NR] += few[F, block] . many[block, NR]
 """
 
 from cython.parallel cimport prange
