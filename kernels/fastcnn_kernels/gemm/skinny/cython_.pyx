@@ -18,7 +18,7 @@ from cython.parallel cimport prange
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile,
-    micro, outer, pack_rows, panel_rows, panel_width, real, transpose, zero_run
+    micro, outer, panel_rows, panel_width, real, transpose, zero_run
 )
 
 import numpy as np
@@ -131,19 +131,8 @@ cdef void outer_rows(
                 transpose(row, width, rows, count, target, table[6], rows)
 
 
-cdef void pack_few(
-    const real* few, real* packed, Py_ssize_t F, Py_ssize_t L, const Py_ssize_t* along
-) noexcept nogil:
-    """Pack the panels of the few rows."""
-    cdef int mr = panel_rows(F)
-    cdef Py_ssize_t panel, i
-    for panel in range((F + mr - 1) // mr):
-        i = panel * mr
-        pack_rows(few + i * L, packed + i * L, min(mr, F - i), mr, L, L, along)
-
-
 cdef void stream_columns(
-    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table, const Py_ssize_t* along,
+    const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table,
     Py_ssize_t stream_rows, Py_ssize_t block, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
@@ -155,7 +144,7 @@ cdef void stream_columns(
     cdef int NR = panel_width(few), mr = panel_rows(F)
     cdef Py_ssize_t row_panels = (F + mr - 1) // mr, panels = (K + NR - 1) // NR, tile = mr * NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, width, panel, i, j, l, columns, right_step
+    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, i, j, l, columns, right_step
     cdef const real* right
     cdef const real* row
     cdef real* target
@@ -165,16 +154,16 @@ cdef void stream_columns(
     while task < last:
         z = task // panels
         first = task % panels
-        width = min(block, min(panels - first, last - task))
+        end = min(panels, first + min(block, last - task))
         if packed_z < 0 or (z > packed_z and table[4] > 0):
-            pack_few(few + z * table[4], packed_few, F, L, along)
+            pack_side_by_side(few + z * table[4], packed_few, F, L, mr)
             packed_z = z
         for step in range((L + stream_rows - 1) // stream_rows):
             l0 = step * stream_rows
             count = min(stream_rows, L - l0)
-            for panel in range(width):
-                columns = min(NR, K - (first + panel) * NR)
-                right = many + z * table[5] + l0 * K + (first + panel) * NR
+            for panel in range(first, end):
+                columns = min(NR, K - panel * NR)
+                right = many + z * table[5] + l0 * K + panel * NR
                 right_step = K
                 if columns < NR:
                     for l in range(count):
@@ -185,18 +174,18 @@ cdef void stream_columns(
                 for i in range(row_panels):
                     micro(
                         mr, columns, count, packed_few + (i * L + l0) * mr, right, right_step,
-                        sums + (panel * row_panels + i) * tile, NR, l0 > 0,
+                        sums + ((panel - first) * row_panels + i) * tile, NR, l0 > 0,
                     )
         for i in range(F):
-            for panel in range(width):
-                columns = min(NR, K - (first + panel) * NR)
-                row = sums + panel * row_panels * tile + i * NR
-                target = out + (z * F + i) * K + (first + panel) * NR
+            for panel in range(first, end):
+                columns = min(NR, K - panel * NR)
+                row = sums + (panel - first) * row_panels * tile + i * NR
+                target = out + (z * F + i) * K + panel * NR
                 copy_run(target, row, columns)
                 if bias != NULL:
                     for j in range(columns):
-                        target[j] += bias[(first + panel) * NR + j]
-        task += width
+                        target[j] += bias[panel * NR + j]
+        task += end - first
 
 
 cdef int run_dots(
@@ -233,8 +222,7 @@ cdef int run_outer(
 
 
 cdef int run_stream(
-    const Py_ssize_t* table, const Py_ssize_t* along, const real* few, const real* many, const real* bias, real* out,
-    dtype, int num_threads,
+    const Py_ssize_t* table, const real* few, const real* many, const real* bias, real* out, dtype, int num_threads
 ) except -1:
     """Run a plan that streams the large matrix past the few rows."""
     cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
@@ -247,12 +235,11 @@ cdef int run_stream(
     cdef real* scratch = <real*>address(workspace)
     if num_threads == 1:
         with nogil:
-            stream_columns(few, many, bias, out, table, along, stream_rows, block, scratch, 0, 1)
+            stream_columns(few, many, bias, out, table, stream_rows, block, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         stream_columns(
-            few, many, bias, out, table, along, stream_rows, block, scratch + worker * scratch_step, worker,
-            num_threads,
+            few, many, bias, out, table, stream_rows, block, scratch + worker * scratch_step, worker, num_threads
         )
 
 
@@ -270,7 +257,7 @@ cdef int run_form(
     elif form == "outer":
         run_outer(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
     else:
-        run_stream(table, offset, few_start, many_start, bias_start, out, few.dtype, num_threads)
+        run_stream(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
 
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):

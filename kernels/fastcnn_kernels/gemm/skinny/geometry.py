@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     turned: bool  # few are several rows and lie transposed: to be copied, (1 or Z, F, L)
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
     table: np.ndarray  # Z, F, K, L, steps of few and many per z, of out per i and j, of bias per i and j
-    offset: np.ndarray  # dots: of neighbouring rows of `many`; stream: (L,) 0, 1, ..; outer: unused
+    offset: np.ndarray  # of neighbouring rows of `many`, for dots
 
 
 def _forms(M, N, L, transpose_a, transpose_b):
@@ -42,7 +42,7 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
         *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
     )  # fmt: skip
-    offset = np.arange(DOT_COLUMNS_OF_ONE_ROW, dtype=np.intp) * L if form == "dots" else along(L, 1)
+    offset = along(DOT_COLUMNS_OF_ONE_ROW, L)
     turned = F > 1 and (not transpose_b if swapped else transpose_a)
     return Plan(swapped, turned, form, np.array(table, np.intp), offset)
 

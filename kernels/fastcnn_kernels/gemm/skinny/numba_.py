@@ -6,7 +6,7 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows, panel_rows
+from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
@@ -119,17 +119,9 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
                 transpose(scratch, row, width, rows, count, out, target, table[6], rows)
 
 
-@compiled
-def pack_few(few, few_start, packed, packed_start, F, L, along):
-    """Pack the panels of the few rows."""
-    mr = panel_rows(F)
-    for i in range(0, F, mr):
-        pack_rows(few, few_start + i * L, packed, packed_start + i * L, min(mr, F - i), mr, L, L, along, 0)
-
-
 @threaded
 def stream_columns(
-    few, many, bias, has_bias, out, table, along, stream_rows, block, scratch, scratch_step, worker, workers
+    few, many, bias, has_bias, out, table, stream_rows, block, scratch, scratch_step, worker, workers
 ):  # fmt: skip
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
@@ -147,15 +139,15 @@ def stream_columns(
     while task < last:
         z = task // panels
         first = task % panels
-        width = min(block, min(panels - first, last - task))
+        end = min(panels, first + min(block, last - task))
         if packed_z < 0 or (z > packed_z and table[4] > 0):
-            pack_few(few, z * table[4], scratch, packed_few, F, L, along)
+            pack_side_by_side(few, z * table[4], scratch, packed_few, F, L, mr)
             packed_z = z
         for l0 in range(0, L, stream_rows):
             count = min(stream_rows, L - l0)
-            for panel in range(width):
-                columns = min(NR, K - (first + panel) * NR)
-                right = z * table[5] + l0 * K + (first + panel) * NR
+            for panel in range(first, end):
+                columns = min(NR, K - panel * NR)
+                right = z * table[5] + l0 * K + panel * NR
                 if columns < NR:
                     for l in range(count):
                         copy_run(scratch, packed + l * NR, many, right + l * K, columns)
@@ -163,21 +155,21 @@ def stream_columns(
                             scratch[packed + l * NR + j] = 0
                 for i in range(row_panels):
                     left = packed_few + (i * L + l0) * mr
-                    c = sums + (panel * row_panels + i) * tile
+                    c = sums + ((panel - first) * row_panels + i) * tile
                     if columns < NR:
                         micro(mr, columns, count, scratch, left, scratch, packed, NR, scratch, c, NR, l0 > 0)
                     else:
                         micro(mr, columns, count, scratch, left, many, right, K, scratch, c, NR, l0 > 0)
         for i in range(F):
-            for panel in range(width):
-                columns = min(NR, K - (first + panel) * NR)
-                row = sums + panel * row_panels * tile + i * NR
-                target = (z * F + i) * K + (first + panel) * NR
+            for panel in range(first, end):
+                columns = min(NR, K - panel * NR)
+                row = sums + (panel - first) * row_panels * tile + i * NR
+                target = (z * F + i) * K + panel * NR
                 copy_run(out, target, scratch, row, columns)
                 if has_bias:
                     for j in range(columns):
-                        out[target + j] += bias[(first + panel) * NR + j]
-        task += width
+                        out[target + j] += bias[panel * NR + j]
+        task += end - first
 
 
 def run_dots(plan, few, many, bias, out, num_threads):
@@ -213,7 +205,7 @@ def run_stream(plan, few, many, bias, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     stream_columns(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, plan.offset, blocking.STREAM_ROWS, block, scratch, scratch_step,
+        plan.table, blocking.STREAM_ROWS, block, scratch, scratch_step,
     )  # fmt: skip
 
 
