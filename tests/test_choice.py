@@ -9,6 +9,7 @@ from fastcnn_kernels import cpu, table
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
+from fastcnn_kernels.conv2d.pointwise import blocking as pointwise
 from fastcnn_kernels.gemm import blocking as gemm
 from fastcnn_kernels.gemm.cases import EDGES
 from fastcnn_kernels.gemm.geometry import panel_rows
@@ -41,6 +42,39 @@ def kernels(C, K, size, taps, groups=1, level=V4, batch=1, **options):
     ]
 
 
+def test_pointwise_takes_one_tap_without_padding():
+    channels = small.FEWEST_ROWS
+    assert kernels(channels, channels, 9, 1)[:2] == kernels(channels, channels, 9, 1, stride=2)[:2] == ["pointwise"] * 2
+    assert kernels(channels, channels - 1, 9, 1)[:2] == ["masked", "pointwise"]
+    assert kernels(2 * channels - 1, 2 * channels, 9, 1, groups=1)[:2] == ["pointwise"] * 2
+    assert kernels(2 * channels - 2, 2 * channels, 9, 1, groups=2)[:2] == ["pointwise", "masked"]
+    assert "pointwise" not in kernels(channels, channels, 9, 1, padding=1)
+    assert "pointwise" not in kernels(channels, channels, 9, 2)
+    image, weight = np.zeros((1, channels, 8, 8), np.float32), np.zeros((channels, channels, 1, 1), np.float32)
+    assert fc.explain("conv2d", image, weight, max_pool=2).kernels == ["conv2d_masked_cython"]
+
+
+def test_pointwise_weights_pass_for_every_tile_of_pixels():
+    channels = 128
+    passes = pointwise.BYTES_OF_PASSES // (4 * channels**2)
+    assert kernels(channels, channels, 2, 1, batch=passes)[:2] == ["pointwise"] * 2
+    assert "pointwise" not in kernels(channels, channels, 2, 1, batch=passes + 1)
+    assert kernels(channels, channels, 8, 1, batch=passes)[:2] == ["pointwise"] * 2  # TILE_BYTES
+    assert "pointwise" not in kernels(channels, channels, 9, 1, batch=passes)
+
+
+def test_pointwise_pixels_stay_in_cache():
+    channels = small.FEWEST_ROWS
+    side = int((pointwise.BYTES_OF_PIXELS / (2 * 4 * channels)) ** 0.5)
+    assert kernels(channels, channels, side, 1)[:2] == ["pointwise"] * 2
+    assert "pointwise" not in kernels(channels, channels, side + 1, 1)
+
+
+def test_pointwise_planes_fill_vectors_where_there_are_no_masks():
+    assert kernels(16, 16, 3, 1)[:2] == kernels(16, 16, 4, 1, level="x86-64-v3")[:2] == ["pointwise"] * 2
+    assert "pointwise" not in kernels(16, 16, 3, 1, level="x86-64-v3")
+
+
 def test_masks_need_stride_1_and_rows_of_one_length():
     assert kernels(3, 3, 9, 3, padding=1) == ["masked"] * 3
     assert kernels(3, 3, 9, 3) == ["masked", "direct", "general"]
@@ -69,7 +103,7 @@ def test_masks_have_to_stay_in_cache():
         (masked.FEW_PLANES, masked.FEW_ROWS_OF_A_TILE, 3, "masked"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 3, "direct"),
         (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE + 1, 3, "masked"),
-        (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE, 1, "masked"),
+        (masked.FEW_PLANES + 1, masked.FEW_ROWS_OF_A_TILE - 1, 1, "masked"),  # more of one tap: pointwise
     ],
 )
 def test_masked_forward(C, K, taps, expected):
@@ -89,7 +123,7 @@ def test_masked_tiles_have_to_be_full():
 
 def test_masked_tiles_of_few_rows_may_be_empty_but_for_one_lane():
     assert kernels(3, masked.FEW_ROWS_OF_A_TILE, 1, 3, padding=1, batch=8)[0] == "masked"
-    assert kernels(1024, masked.FEW_ROWS_OF_A_TILE, 1, 1, batch=32)[0] == "masked"
+    assert kernels(1024, masked.FEW_ROWS_OF_A_TILE - 1, 1, 1, batch=32)[0] == "masked"
     assert kernels(3, masked.FEW_ROWS_OF_A_TILE + 1, 1, 3, padding=1, batch=8)[0] == "direct"
 
 
@@ -234,20 +268,20 @@ def test_lanes_of_channels_are_better_than_emptier_tiles():
 
 def test_direct_strided_forward():
     most = direct.SHORT_STRIDED_SUM
-    assert kernels(most, 64, 19, 1, stride=2)[0] == "direct"
-    assert kernels(most + 1, 64, 19, 1, stride=2)[0] == "general"
+    assert kernels(most, 64, 19, 1, stride=2, padding=1)[0] == "direct"  # not pointwise
+    assert kernels(most + 1, 64, 19, 1, stride=2, padding=1)[0] == "general"
     assert kernels(most, 64, 19, 1, padding=1)[0] == "general"
 
 
 def test_input_gradient_counts_the_channels_of_its_result():
-    assert kernels(direct.FEW_ROWS, 100, 19, 1, stride=2)[1] == "direct"
-    assert kernels(direct.FEW_ROWS + 1, 100, 19, 1, stride=2)[1] == "general"
+    assert kernels(direct.FEW_ROWS, 100, 19, 1, stride=2, padding=1)[1] == "direct"
+    assert kernels(direct.FEW_ROWS + 1, 100, 19, 1, stride=2, padding=1)[1] == "general"
 
 
 def test_several_products_of_an_input_gradient_share_a_copy():
     assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS, 4, 19, 3, stride=2)[1] == "direct"
     assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS + 1, 4, 19, 3, stride=2)[1] == "general"
-    assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS, 4, 19, 1, stride=2)[1] == "general"  # one product
+    assert kernels(direct.ROWS_OF_SEVERAL_PRODUCTS, 4, 19, 1, stride=2, padding=1)[1] == "general"  # one product
 
 
 @pytest.mark.parametrize(
@@ -295,7 +329,7 @@ def test_reason_is_given():
         (skinny.FEWEST_ROWS_OF_OUTER - 1, skinny.LENGTH_OF_OUTER, MANY, False, True, ""),
         (TALL, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, False, False, "skinny"),
         (TALL, skinny.LENGTH_OF_OUTER, skinny.MOST_ROWS_OF_OUTER, True, False, ""),
-        (200, LONG, 1, True, False, ""),  # the large one lies across the sum
+        (small.MOST_ROWS_OF_FEW_COLUMNS + 1, LONG, 1, True, False, ""),  # the large one lies across the sum
     ],
 )
 def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
@@ -312,11 +346,13 @@ def test_who_packs_the_larger_matrix(case, itemsize):
     assert packer == expected[case.name.split()[0]]
 
 
-def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, batch=()):
+def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, batch=(), level=V4):
     """Name of the family that multiplies matrices of these sizes."""
     a = np.zeros((*batch, L, M), dtype).swapaxes(-1, -2) if transpose_a else np.zeros((*batch, M, L), dtype)
     b = np.zeros((*batch, N, L), dtype).swapaxes(-1, -2) if transpose_b else np.zeros((*batch, L, N), dtype)
-    (name,) = fc.explain("matmul", a, b).kernels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "level", lambda: level)
+        (name,) = fc.explain("matmul", a, b).kernels
     return name.removeprefix("matmul_").removesuffix("cython").rstrip("_")
 
 
@@ -330,7 +366,7 @@ def test_small_products(dtype):
         return product(M, L, N, dtype=dtype, **options)
 
     assert family(rows, 9, columns) == family(rows, 9, columns, transpose_a=True) == "small"
-    assert family(rows - 1, 9, columns) == family(rows, 9, columns - 1) == ""
+    assert family(rows - 1, 9, columns) == ""
     assert family(rows, 9, columns, transpose_b=True) == ""
     assert [family(256, work // (2 * 256 * 128) + more, 128) for more in (0, 1)] == ["small", ""]
     assert [family(15, elements_of_b // 128 + more, 128) for more in (0, 1)] == ["small", ""]
@@ -338,6 +374,12 @@ def test_small_products(dtype):
     assert [family(2 * rows - 1, one_tile + more, 128) for more in (0, 1)] == ["small", ""]
     assert family(2 * rows, one_tile + 1, 128) == "small"
     assert family(2 * rows - 1, one_tile + 1, 128, batch=(2,)) == "small"
+    few, products = columns - 1, (columns - 1) * small.PRODUCTS_PER_COLUMN
+    assert [family(64, products - more, few) for more in (1, 0)] == ["small", "skinny"]
+    most = small.MOST_ROWS_OF_FEW_COLUMNS
+    assert [family(most + more, 9, few, transpose_a=True) for more in (0, 1)] == ["small", ""]
+    assert family(rows, 9, few, level="x86-64-v3") == ""
+    assert family(rows, 9, columns, level="x86-64-v3") == "small"
     narrow = little // (2 * 64 * (2 * lanes - 1))
     if 2 * lanes - 1 >= columns:
         assert [family(64, narrow + more, 2 * lanes - 1) for more in (0, 1)] == ["small", ""]

@@ -28,6 +28,15 @@ def depthwise_layers(rng, count):
         )
 
 
+def pointwise_layers(rng, count):
+    """Layers that the pointwise rows take."""
+    for _ in range(count):
+        C, K, H, W, groups, stride = (int(rng.integers(*bounds)) for bounds in ((1, 40), (6, 30), (1, 9), (1, 20), (1, 3), (1, 3)))
+        yield conv2d_cases.Layer(
+            "pointwise", "", 2, groups * C, H, W, groups * K, 1, 1, (stride, stride), groups=groups
+        )  # fmt: skip
+
+
 def fused(layer, activation, max_pool, dtype, rng, integers=True):
     """Arguments of a forward row that fuses, or None where no window fits."""
     arguments = conv2d_cases.cases_of(layer, bias=True)[0].arguments(dtype, rng, integers=integers)
@@ -43,7 +52,8 @@ def fused(layer, activation, max_pool, dtype, rng, integers=True):
 def test_fused_sums_are_exact_on_integers(kernel, dtype):
     rng = np.random.default_rng(30)
     count = 0
-    layers = [*conv2d_cases.EDGES, *(random_layer(rng) for _ in range(150)), *depthwise_layers(rng, 40)]
+    layers = [*conv2d_cases.EDGES, *(random_layer(rng) for _ in range(150))]
+    layers += [*depthwise_layers(rng, 40), *pointwise_layers(rng, 60)]
     for layer in layers:
         for activation, max_pool in FUSIONS:
             arguments = fused(layer, activation, max_pool, dtype, rng)
@@ -97,17 +107,24 @@ def test_nonfinite_values_come_through(kernel):
     layer = conv2d_cases.Layer("", "", 2, 3, 9, 10, 16, 3, 3, padding=(1, 1, 1, 1))
     if "depthwise" in kernel.name:
         layer = layer._replace(K=6, groups=3)
+    if "pointwise" in kernel.name:
+        layer = layer._replace(R=1, S=1, padding=(0,) * 4)
+    count = 0
     for value, stride in itertools.product((np.nan, np.inf, -np.inf), strides_of(kernel)):
         layer = layer._replace(stride=(stride, stride))
         for name in ("x", "weight", "bias"):
             for activation, max_pool in FUSIONS:
                 arguments = fused(layer, activation, max_pool, "float32", rng)
+                if not takes(kernel, arguments):  # as pointwise rows do not pool
+                    continue
+                count += 1
                 arguments[name].flat[arguments[name].size // 2] = value
                 expected = oracle.oracle("conv2d", arguments, np.float32)
                 with np.errstate(invalid="ignore"):
                     got = run(kernel, arguments)
                 # equal where it is not finite; a bias is none of the tiles', which stay Winograd's
                 np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3, err_msg=describe(arguments))
+    assert count >= 9 * 2
 
 
 @pytest.mark.parametrize("kernel", FORWARD + FORWARD_WINOGRAD, ids=row_id)
@@ -122,7 +139,7 @@ def test_packed_weights_give_the_same_results_call_after_call(kernel):
         for num_threads in (1, 2, 1):
             got = run(kernel, arguments | {"packed": packed}, num_threads)
             np.testing.assert_array_equal(got, expected, err_msg=describe(arguments))
-        assert packed.orders or "depthwise" in kernel.name  # which packs nothing
+        assert packed.orders or "depthwise" in kernel.name or "pointwise" in kernel.name  # which pack nothing
         count += 1
     assert count > 3
 

@@ -22,6 +22,7 @@ BACKENDS = {
         "fastcnn_kernels.conv2d.depthwise.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
+        "fastcnn_kernels.conv2d.pointwise.cython_",
         "fastcnn_kernels.conv2d.winograd.cython_",
         "fastcnn_kernels.conv2d.winograd.grad_weight.cython_",
         "fastcnn_kernels.conv2d.winograd.remainders.cython_",
@@ -156,6 +157,13 @@ _MATMUL = [
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
 _NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
+_POINTWISE = Family(
+    "pointwise",
+    "conv2d.pointwise",
+    _refusal("fastcnn_kernels.conv2d.pointwise.geometry"),
+    _refusal("fastcnn_kernels.conv2d.pointwise.geometry", "cannot"),
+    serial_work=200_000,
+)
 _MASKED = Family(
     "masked",
     "conv2d.masked",
@@ -167,6 +175,7 @@ _CONV2D = [
     _DEPTHWISE,
     _winograd(4),
     _winograd(2),
+    _POINTWISE,
     _MASKED,
     _DIRECT,
     Family("", "conv2d", _SPARSE, _SPARSE),

@@ -115,6 +115,9 @@ EDGES = [
     ),
     Layer("blocks of panels and of slabs of groups", "edge", 2, 140, 5, 6, 60, 1, 1, groups=2),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("1x1, fewer pixels than lanes", "edge", 2, 7, 1, 5, 13, 1, 1),
+    Layer("1x1, tiles that overlap", "edge", 3, 16, 7, 13, 26, 1, 1, groups=2),
+    Layer("1x1, sums of two blocks", "edge", 1, 400, 3, 6, 9, 1, 1),
 ]
 
 #: This project's own selection of layers, in nine classes.

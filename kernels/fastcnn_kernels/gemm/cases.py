@@ -45,6 +45,8 @@ EDGES = [
     matmul("small, columns that overlap the tile of four vectors", "edge", 25, 100, 33, transpose_a=True),
     matmul("small, blocks of the sum", "edge", 14, 70, 400, Z=3, shared="a"),
     matmul("small, a batch of fewer rows than workers", "edge", 7, 130, 20, Z=2, transpose_a=True),
+    matmul("small, fewer columns than lanes", "edge", 13, 5, 40, transpose_a=True),
+    matmul("small, fewer columns than lanes, blocks of the sum", "edge", 7, 3, 400, Z=2),
     matmul("stream, blocks of panels", "edge", 14, 2501, 20, bias=True),
     matmul("stream of a batch, blocks of panels", "edge", 9, 1900, 33, Z=3, transpose_a=True),
     matmul("stream past shared rows", "edge", 10, 300, 17, Z=5, shared="a", bias=True),

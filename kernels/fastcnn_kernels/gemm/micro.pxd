@@ -91,11 +91,11 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const Py_ssize_t* offset, double* tile, bint accumulate
     )
     void outer_f32(
-        int vectors, Py_ssize_t L, const float* a, Py_ssize_t row_step, Py_ssize_t a_step, const float* b,
+        int columns, Py_ssize_t L, const float* a, Py_ssize_t row_step, Py_ssize_t a_step, const float* b,
         Py_ssize_t b_step, float* c, Py_ssize_t ldc, bint accumulate
     )
     void outer_f64(
-        int vectors, Py_ssize_t L, const double* a, Py_ssize_t row_step, Py_ssize_t a_step, const double* b,
+        int columns, Py_ssize_t L, const double* a, Py_ssize_t row_step, Py_ssize_t a_step, const double* b,
         Py_ssize_t b_step, double* c, Py_ssize_t ldc, bint accumulate
     )
     void dot_f32(
@@ -305,14 +305,17 @@ cdef inline void pixel_sums(
 
 
 cdef inline void outer(
-    int vectors, Py_ssize_t L, const real* a, Py_ssize_t row_step, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    int columns, Py_ssize_t L, const real* a, Py_ssize_t row_step, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
     real* c, Py_ssize_t ldc, bint accumulate
 ) noexcept nogil:
-    """c[OUTER_ROWS, vectors] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j]."""
+    """c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j].
+
+    The columns are up to OUTER_VECTORS whole vectors, or some lanes of one.
+    """
     if real is float:
-        outer_f32(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
+        outer_f32(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
     else:
-        outer_f64(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
+        outer_f64(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
 
 
 cdef inline void dot(

@@ -19,6 +19,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     emit_call,
     emit_loop,
     emit_switch,
+    first_lanes,
     lane_mask,
     load,
     load_masked,
@@ -64,15 +65,27 @@ def _prefetch_vectors(builder, pointer, offset, VL, vectors):
         prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0)
 
 
-def _store_sums(builder, sums, target, offsets, accumulate):
-    """Store vectors of sums, added to what is there if `accumulate`."""
+def _store_sums(builder, sums, target, offsets, accumulate, mask=None):
+    """Store vectors of sums, or their lanes in a mask, added to what is there if `accumulate`."""
+
+    def put(value, offset):
+        if mask is None:
+            store(builder, value, target, offset)
+        else:
+            store_masked(builder, value, target, offset, mask)
+
+    def there(kind, offset):
+        if mask is None:
+            return load(builder, target, kind, offset)
+        return load_masked(builder, target, kind, offset, mask)
+
     with builder.if_else(accumulate) as (add, overwrite):
         with add:
             for offset, value in zip(offsets, sums, strict=True):
-                store(builder, builder.fadd(load(builder, target, value.type, offset), value), target, offset)
+                put(builder.fadd(there(value.type, offset), value), offset)
         with overwrite:
             for offset, value in zip(offsets, sums, strict=True):
-                store(builder, value, target, offset)
+                put(value, offset)
 
 
 def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
@@ -204,15 +217,19 @@ def _emit_pixels(
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
-def _emit_outer(builder, vectors, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
-    """`outer` for one number of vectors."""
+def _emit_outer(builder, vectors, lanes, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
+    """`outer` for one number of vectors, or for some `lanes` of one."""
     intp, VL = L.type, vector_type.count
+    mask = None if lanes is None else first_lanes(builder, builder.trunc(lanes, ir.IntType(32)), vector_type)
     tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
     starts = [builder.mul(row_step, intp(i)) for i in range(OUTER_ROWS)]
 
     def body(index, totals):
         along, below = builder.mul(index, a_step), builder.mul(index, b_step)
-        row = [load(builder, b, vector_type, builder.add(below, intp(j * VL))) for j in range(vectors)]
+        if mask is None:
+            row = [load(builder, b, vector_type, builder.add(below, intp(j * VL))) for j in range(vectors)]
+        else:
+            row = [load_masked(builder, b, vector_type, below, mask)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
             if j == 0:
@@ -222,7 +239,7 @@ def _emit_outer(builder, vectors, vector_type, L, a, row_step, a_step, b, b_step
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
     offsets = [builder.add(builder.mul(ldc, intp(i)), intp(j * VL)) for i, j in tiles]
-    _store_sums(builder, results, c, offsets, accumulate)
+    _store_sums(builder, results, c, offsets, accumulate, mask)
 
 
 def _emit_masked(
@@ -340,15 +357,17 @@ def _pixels_code(
 
 
 @intrinsic
-def _outer_code(typing_context, vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
+def _outer_code(typing_context, columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
+        columns, *rest = arguments
         vector_type = vector_type_of(context, signature.args[2])
-        numbers = range(1, OUTER_VECTORS + 1)
-        cases = [(n, partial(_emit_outer, builder, n, vector_type, *arguments[1:])) for n in numbers]
-        emit_switch(builder, arguments[0], cases)
+        cases = [(0, partial(_emit_outer, builder, 1, columns, vector_type, *rest))]
+        for n in range(1, OUTER_VECTORS + 1):
+            cases.append((n, partial(_emit_outer, builder, n, None, vector_type, *rest)))
+        emit_switch(builder, builder.sdiv(columns, columns.type(vector_type.count)), cases)
         return context.get_dummy_value()
 
-    return types.void(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate), generate
+    return types.void(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate), generate
 
 
 def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
@@ -371,8 +390,8 @@ def _pixel_sums(
     )
 
 
-def _outer(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
-    _outer_code(vectors, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
+def _outer(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
+    _outer_code(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)
 
 
 def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc):
@@ -437,8 +456,11 @@ def pixel_sums(typing_context, mr, vectors, images, lines, columns, a, a_start, 
 
 
 @intrinsic
-def outer(typing_context, vectors, L, a, a_start, row_step, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
-    """c[OUTER_ROWS, vectors] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j]."""
+def outer(typing_context, columns, L, a, a_start, row_step, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
+    """c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j].
+
+    The columns are up to OUTER_VECTORS whole vectors, or some lanes of one.
+    """
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):

@@ -194,32 +194,39 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
 #undef CASE
 }
 
-/* c[OUTER_ROWS, vectors * VL] (+)= a . b, neither of them packed: element l of row i of a lies at i * row_step + l * a_step,
- * row l of b at l * b_step. */
-INLINE void NAME(outer_rows)(const int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step,
-                             const REAL *b, ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
+/* c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: element l of row i of a lies at i * row_step + l * a_step,
+ * row l of b at l * b_step. The columns are whole vectors, or some lanes of one. */
+INLINE void NAME(outer_rows)(const int vectors, const int whole, int columns, ptrdiff_t L, const REAL *a,
+                             ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b, ptrdiff_t b_step, REAL *c,
+                             ptrdiff_t ldc, int accumulate) {
+    const uint16_t lanes = FIRST(columns);
     NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
         NAME(vec) row[OUTER_VECTORS];
-        UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
+        UNROLL for (int j = 0; j < vectors; j++)
+            row[j] = whole ? NAME(load)(b + j * VL) : NAME(load_masked)(lanes, b);
         UNROLL for (int i = 0; i < OUTER_ROWS; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i * row_step] * row[j];
     }
     UNROLL for (int i = 0; i < OUTER_ROWS; i++, c += ldc) {
         STEP_BY_STEP(c);
-        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(c + j * VL, acc[i][j], accumulate);
+        UNROLL for (int j = 0; j < vectors; j++) {
+            if (whole) NAME(put)(c + j * VL, acc[i][j], accumulate);
+            else NAME(store_masked)(lanes, c, accumulate ? NAME(load_masked)(lanes, c) + acc[i][j] : acc[i][j]);
+        }
     }
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
+static void NAME(outer)(int columns, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
                         ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define CASE(n) case n: NAME(outer_rows)(n, L, a, row_step, a_step, b, b_step, c, ldc, accumulate); break;
-    switch (vectors) {
-        CASE(1) CASE(2)
+#define CASE(key, n) \
+    case key: NAME(outer_rows)(n, key, columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate); break;
+    switch (columns / VL) {
+        CASE(0, 1) CASE(1, 1) CASE(2, 2)
 #if OUTER_VECTORS > 2
-        CASE(3) CASE(4)
+        CASE(3, 3) CASE(4, 4)
 #endif
     }
 #undef CASE
@@ -317,10 +324,10 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
         }
 }
 
-static void NAME(outer)(int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
+static void NAME(outer)(int columns, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
                         ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     for (int i = 0; i < OUTER_ROWS; i++)
-        for (int j = 0; j < vectors * VL; j++) {
+        for (int j = 0; j < columns; j++) {
             REAL sum = 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[i * row_step + l * a_step] * b[l * b_step + j];
             c[i * ldc + j] = accumulate ? c[i * ldc + j] + sum : sum;

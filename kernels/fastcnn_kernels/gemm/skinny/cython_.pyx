@@ -115,7 +115,7 @@ cdef void outer_rows(
             for step in range((L + block - 1) // block):
                 l0 = step * block
                 outer(
-                    <int>(width // VL), min(block, L - l0), many + z * table[5] + start * L + l0, L, 1,
+                    <int>width, min(block, L - l0), many + z * table[5] + start * L + l0, L, 1,
                     packed + (group * L + l0) * width, width, tile, width, l0 > 0,
                 )
             row = tile + (first - start) * width

@@ -103,7 +103,7 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
             count = min(width, F - group * width)
             for l0 in range(0, L, block):
                 outer(
-                    width // VL, min(block, L - l0), many, z * table[5] + start * L + l0, L, 1, scratch,
+                    width, min(block, L - l0), many, z * table[5] + start * L + l0, L, 1, scratch,
                     packed + (group * L + l0) * width, width, scratch, tile, width, l0 > 0,
                 )  # fmt: skip
             row = tile + (first - start) * width

@@ -1,62 +1,35 @@
-"""Products of unpacked operands in Cython. Contract in ``gemm``.
+"""Products of unpacked operands in Cython. Contract in ``gemm``; tiles in ``rows.pxd``.
 
-    for each tile of up to OUTER_VECTORS vectors of columns, whose rows of B stay in L1:
-        for each tile of OUTER_ROWS rows of A:   C[rows, columns] = A[rows, L] . B[L, columns]
-
-A tile that would stick out of C begins early enough to be whole, and computes some results again. Each worker takes a
-share of the whole tiles of rows, the last one, whose share is the smallest, the rows behind them too: none writes into
-another's rows.
+Each worker takes a share of the whole tiles of rows, the last one, whose share is the smallest, the rows behind them
+too: none writes into another's rows.
 """
 
 from cython.parallel cimport prange
 from numpy cimport ndarray
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, OUTER_VECTORS, outer, panel_width, real
+from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, real
+from fastcnn_kernels.gemm.small.rows cimport multiply_rows, row_of
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
 
 
-cdef void multiply_tile(
-    int vectors, Py_ssize_t L, Py_ssize_t block, const real* a, Py_ssize_t row_step, Py_ssize_t a_step, const real* b,
-    Py_ssize_t N, real* c,
-) noexcept nogil:
-    """One tile of C, in blocks of the sum."""
-    cdef Py_ssize_t step, l0
-    for step in range((L + block - 1) // block):
-        l0 = step * block
-        outer(vectors, min(block, L - l0), a + l0 * a_step, row_step, a_step, b + l0 * N, N, c, N, l0 > 0)
-
-
-cdef void multiply_rows(
+cdef void multiply_share(
     const real* a, const real* b, real* c, Py_ssize_t Z, Py_ssize_t M, Py_ssize_t N, Py_ssize_t L, Py_ssize_t z_step_a,
     Py_ssize_t z_step_b, Py_ssize_t row_step, Py_ssize_t a_step, Py_ssize_t block, Py_ssize_t worker,
     Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the tiles of rows."""
-    cdef Py_ssize_t VL = panel_width(a) // 2, tiles = M // OUTER_ROWS
-    cdef Py_ssize_t task = (Z * tiles * worker + workers - 1) // workers
-    cdef Py_ssize_t last = (Z * tiles * (worker + 1) + workers - 1) // workers
-    cdef Py_ssize_t z, tile, end, i, j, vectors
-    cdef const real* left
-    cdef real* target
+    cdef Py_ssize_t tiles = M // OUTER_ROWS, task = (Z * tiles * worker + workers - 1) // workers
+    cdef Py_ssize_t last = (Z * tiles * (worker + 1) + workers - 1) // workers, z, tile, end
     while task < last:
         z = task // tiles
         tile = task % tiles
         end = min(tiles, tile + last - task)
-        j = 0
-        while j < N:
-            vectors = min(min(OUTER_VECTORS, (N - j + VL - 1) // VL), N // VL)
-            j = min(j, N - vectors * VL)
-            left = a + z * z_step_a
-            target = c + z * M * N + j
-            for i in range(tile, (M + OUTER_ROWS - 1) // OUTER_ROWS if end == tiles else end):
-                i = min(i * OUTER_ROWS, M - OUTER_ROWS)
-                multiply_tile(
-                    <int>vectors, L, block, left + i * row_step, row_step, a_step, b + z * z_step_b + j, N,
-                    target + i * N,
-                )
-            j += vectors * VL
+        multiply_rows(
+            a + z * z_step_a, row_step, a_step, b + z * z_step_b, NULL, c + z * M * N, row_of(tile, M), row_of(end, M),
+            N, L, block,
+        )
         task += end - tile
 
 
@@ -72,12 +45,12 @@ cdef int run_product(
     workers = <int>min(workers, Z * (M // OUTER_ROWS))
     if workers == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
-            multiply_rows(
+            multiply_share(
                 a_start, b_start, out, Z, M, N, L, z_step_a, z_step_b, row_step, a_step, block, 0, 1
             )
         return 0
     for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
-        multiply_rows(
+        multiply_share(
             a_start, b_start, out, Z, M, N, L, z_step_a, z_step_b, row_step, a_step, block, worker, workers
         )
 
