@@ -22,8 +22,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
-    put_steps, real, split_row, take_steps,
-    zero_run
+    put_steps, real, split_row, steps_to, take_steps, zero_run
 )
 
 from fastcnn_kernels.conv2d import blocking, geometry
@@ -49,8 +48,8 @@ cdef void pad_planes(
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
         for b in range(1 if split else remainders):
             # column j of remainder b is image column j * stride_w + b - left
-            first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
-            last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+            first = min(width, steps_to(left - b, stride_w))
+            last = min(width, max(first, steps_to(W + left - b, stride_w)))
             for i in range(rows):
                 target = planes + (plane * rows + i) * pitch + b * width
                 h = i * row_step - top

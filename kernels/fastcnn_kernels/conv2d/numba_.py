@@ -15,6 +15,7 @@ from fastcnn_kernels.gemm.numba_copies import (
     pack_runs,
     put_steps,
     split_row,
+    steps_to,
     take_steps,
     zero_run,
 )
@@ -41,8 +42,8 @@ def pad_planes(image, planes, count, H, W, top, left, rows, pitch, width, stride
     for plane in range(count * worker // workers, count * (worker + 1) // workers):
         for b in range(1 if split else remainders):
             # column j of remainder b is image column j * stride_w + b - left
-            first = min(width, max(0, (left - b + stride_w - 1) // stride_w))
-            last = min(width, max(first, (W + left - b + stride_w - 1) // stride_w))
+            first = min(width, steps_to(left - b, stride_w))
+            last = min(width, max(first, steps_to(W + left - b, stride_w)))
             for i in range(rows):
                 target = (plane * rows + i) * pitch + b * width
                 h = i * row_step - top

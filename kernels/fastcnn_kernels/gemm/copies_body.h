@@ -67,7 +67,7 @@ static void NAME(keep_lanes)(REAL *target, const REAL *source, int vectors, cons
 INLINE void NAME(take_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
     if (step == 1) { NAME(copy_run)(target, source, n); return; }
     PAIRS(NAME(take_even))
-    for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j * step];
+    UNROLL for (ptrdiff_t j = 0; j < n; j++) target[j] = source[j * step];
 }
 INLINE void NAME(put_steps)(REAL *target, const REAL *source, ptrdiff_t step, ptrdiff_t n) {
     if (step == 1) { NAME(copy_run)(target, source, n); return; }

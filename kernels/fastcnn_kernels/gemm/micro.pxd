@@ -226,6 +226,13 @@ cdef inline void keep_lanes(
         keep_lanes_f64(target, source, vectors, masks, mask_step)
 
 
+cdef inline Py_ssize_t steps_to(Py_ssize_t distance, Py_ssize_t step) noexcept nogil:
+    """Steps that reach a distance, none if it is negative; the most frequent ones without dividing."""
+    if distance <= 0 or step == 1:
+        return max(0, distance)
+    return (distance + 1) // 2 if step == 2 else (distance + step - 1) // step
+
+
 cdef inline void take_steps(real* target, const real* source, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
     if real is float:
         take_steps_f32(target, source, step, n)

@@ -425,6 +425,14 @@ def transpose(source, source_start, source_step, rows, columns, target, target_s
 
 
 @compiled
+def steps_to(distance, step):
+    """Steps that reach a distance, none if it is negative; the most frequent ones without dividing."""
+    if distance <= 0 or step == 1:
+        return max(0, distance)
+    return (distance + 1) // 2 if step == 2 else (distance + step - 1) // step
+
+
+@compiled
 def take_steps(target, target_start, source, source_start, step, count):
     """``target[target_start + j] = source[source_start + j * step]`` for j < count."""
     if step == 1:

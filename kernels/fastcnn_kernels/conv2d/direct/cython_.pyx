@@ -26,7 +26,8 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
-    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, store_tile, take_steps, transpose, zero_run
+    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, steps_to, store_tile, take_steps,
+    transpose, zero_run
 )
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
@@ -67,8 +68,8 @@ cdef void pad_block(
         for f in range(F):
             b = phases[2 * f + 1]
             # column j of this plane is image column j * sw + b - left
-            first = min(width, max(0, (left - b + sw - 1) // sw))
-            last = min(width, max(first, (W + left - b + sw - 1) // sw))
+            first = min(width, steps_to(left - b, sw))
+            last = min(width, max(first, steps_to(W + left - b, sw)))
             for i in range(rows):
                 h = (p + i) * sh + phases[2 * f] - top
                 if 0 <= h < H:

@@ -15,6 +15,7 @@ from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     put_steps,
     split_row,
+    steps_to,
     take_steps,
     transpose,
     zero_run,
@@ -64,8 +65,8 @@ def pad_block(image, image_start, planes, planes_start, channels, table, phases,
         for f in range(F):
             b = phases[f, 1]
             # column j of this plane is image column j * sw + b - left
-            first = min(width, max(0, (left - b + sw - 1) // sw))
-            last = min(width, max(first, (W + left - b + sw - 1) // sw))
+            first = min(width, steps_to(left - b, sw))
+            last = min(width, max(first, steps_to(W + left - b, sw)))
             for i in range(rows):
                 h = (p + i) * sh + phases[f, 0] - top
                 if 0 <= h < H:
