@@ -31,10 +31,10 @@ def depthwise_layers(rng, count):
 def pointwise_layers(rng, count):
     """Layers that the pointwise rows take."""
     for _ in range(count):
-        C, K, H, W, groups, stride = (int(rng.integers(*bounds)) for bounds in ((1, 40), (6, 30), (1, 9), (1, 20), (1, 3), (1, 3)))
-        yield conv2d_cases.Layer(
-            "pointwise", "", 2, groups * C, H, W, groups * K, 1, 1, (stride, stride), groups=groups
-        )  # fmt: skip
+        bounds = (1, 40), (6, 30), (1, 9), (1, 20), (1, 3), (1, 3)
+        C, K, H, W, groups, stride = (int(rng.integers(*each)) for each in bounds)
+        sizes = 2, groups * C, H, W, groups * K, 1, 1
+        yield conv2d_cases.Layer("pointwise", "", *sizes, (stride, stride), groups=groups)
 
 
 def fused(layer, activation, max_pool, dtype, rng, integers=True):

@@ -1,7 +1,5 @@
 """Limits of the products of unpacked weights and pixels, each with its reason; measured with AVX-512's lanes."""
 
-from fastcnn_kernels.gemm.small.blocking import FEWEST_COLUMNS
-
 #: Bytes of weights that come from L2 or L3 in a call: all of them pass for every tile of pixels, so many bytes wide, of
 #: every image. Packed, they would meet several tiles in L1.
 BYTES_OF_PASSES, TILE_BYTES = 1 << 21, 256
@@ -9,13 +7,8 @@ BYTES_OF_PASSES, TILE_BYTES = 1 << 21, 256
 BYTES_OF_PIXELS = 3 << 20
 
 
-def declines(M: int, L: int, pixels: int, images: int, groups: int, itemsize: int, masks: bool) -> str:
-    """Why packing or long runs of pixels are the faster way to M channels as sums over L, a group, or "".
-
-    `masks` says whether a vector of less than its lanes is loaded as fast as a whole one.
-    """
-    if pixels < FEWEST_COLUMNS and not masks:
-        return f"{pixels} pixels a plane fill no vector"
+def declines(M: int, L: int, pixels: int, images: int, groups: int, itemsize: int) -> str:
+    """Why packing or long runs of pixels are the faster way to M channels as sums over L, a group, or ""."""
     passes = images * -(-pixels * itemsize // TILE_BYTES)
     if groups * M * L * itemsize * passes > BYTES_OF_PASSES:
         return f"weights of {M} x {L} for {pixels} pixels of {images} images: packing pays"

@@ -1,6 +1,5 @@
 """Which layers are small products of unpacked operands, from shapes alone, shared by the twins."""
 
-from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.pointwise import blocking
 from fastcnn_kernels.gemm.small.blocking import FEWEST_ROWS
 
@@ -21,5 +20,5 @@ def refuses(*, out, groups, x=None, dy=None, **call):
     source, pixels = (dy, dy) if x is None else (x, out)
     return cannot(out=out, groups=groups, **call) or blocking.declines(
         out.shape[1] // groups, source.shape[1] // groups, pixels.shape[2] * pixels.shape[3], len(out), groups,
-        out.itemsize, cpu.level() == "x86-64-v4",
+        out.itemsize,
     )  # fmt: skip

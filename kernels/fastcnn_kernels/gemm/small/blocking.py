@@ -2,8 +2,8 @@
 
 #: Rows of A at least: a register tile. Columns of B that fill a vector, of any dtype and CPU level.
 FEWEST_ROWS, FEWEST_COLUMNS = 6, 16
-#: Products a sum for each column, where they fill no vector, from which on dot products are the faster ones; and rows of
-#: a transposed A up to which packing it takes longer.
+#: Where columns fill no vector: products a sum for each of them from which on dot products are faster, and rows of a
+#: transposed A up to which packing it takes longer.
 PRODUCTS_PER_COLUMN, MOST_ROWS_OF_FEW_COLUMNS = 32, 1024
 #: Operations, times the bytes of an element, up to which packing takes longer than reading rows of B that lie apart;
 #: bytes of B up to which they come from L2.
@@ -13,14 +13,9 @@ MOST_WORK_BYTES, L2_BYTES_FOR_B = 1 << 26, 1 << 19
 LITTLE_WORK = 1 << 20
 
 
-def declines(M: int, N: int, L: int, Z: int, itemsize: int, transposed: bool, masks: bool) -> str:
-    """Why packing or another way to read the operands is the faster one for Z products, or "".
-
-    `transposed` is A; `masks` says whether a vector of less than its lanes is loaded as fast as a whole one.
-    """
-    if N < FEWEST_COLUMNS and not masks:
-        return f"{N} columns fill no vector"
-    if N < FEWEST_COLUMNS and (M > MOST_ROWS_OF_FEW_COLUMNS if transposed else N * PRODUCTS_PER_COLUMN <= L):
+def declines(M: int, N: int, L: int, Z: int, itemsize: int, transpose_a: bool) -> str:
+    """Why packing or another way to read the operands is the faster one for Z products, or ""."""
+    if N < FEWEST_COLUMNS and (M > MOST_ROWS_OF_FEW_COLUMNS if transpose_a else N * PRODUCTS_PER_COLUMN <= L):
         return f"{N} columns of {M} sums of {L} products: packing or dot products pay"
     work, lanes = 2 * M * N * L, 64 // itemsize
     if work * itemsize > MOST_WORK_BYTES or N * L * itemsize > L2_BYTES_FOR_B:

@@ -1,6 +1,5 @@
 """Which products are small, from shapes alone, shared by the twins."""
 
-from fastcnn_kernels import cpu
 from fastcnn_kernels.gemm.small import blocking
 
 
@@ -18,5 +17,5 @@ def refuses(*, a, bias, out, transpose_a, transpose_b, **_):
     Z, M, N = out.shape
     L = a.shape[1 if transpose_a else 2]
     return cannot(bias=bias, out=out, transpose_b=transpose_b) or blocking.declines(
-        M, N, L, Z, out.itemsize, transpose_a, cpu.level() == "x86-64-v4"
+        M, N, L, Z, out.itemsize, transpose_a
     )
