@@ -95,9 +95,9 @@ def random_layer(rng):
             R = S = int(rng.choice([3, 5]))
             sh = sw = min(sh, 2)
             dh = dw = 1
-        if rng.random() < 0.15:  # what the pointwise rows take
-            Cg, Kg = (int(value) for value in rng.integers(1, 21, 2))
-            R = S = sh = sw = 1
+        if rng.random() < 0.18:  # what the pointwise rows take
+            Cg, Kg = (int(value) for value in rng.integers(6, 21, 2))
+            R = S = 1
             top = bottom = left = right = 0
         layer = conv2d_cases.Layer(
             "random",

@@ -51,7 +51,8 @@ def test_pointwise_takes_one_tap_without_padding():
     assert "pointwise" not in kernels(channels, channels, 9, 1, padding=1)
     assert "pointwise" not in kernels(channels, channels, 9, 2)
     image, weight = np.zeros((1, channels, 8, 8), np.float32), np.zeros((channels, channels, 1, 1), np.float32)
-    assert fc.explain("conv2d", image, weight, max_pool=2).kernels == ["conv2d_masked_cython"]
+    assert fc.explain("conv2d", image, weight).kernels == ["conv2d_pointwise_cython"]
+    assert fc.explain("conv2d", image, weight, max_pool=2).kernels != ["conv2d_pointwise_cython"]
 
 
 def test_pointwise_weights_pass_for_every_tile_of_pixels():
@@ -63,8 +64,23 @@ def test_pointwise_weights_pass_for_every_tile_of_pixels():
     assert "pointwise" not in kernels(channels, channels, 9, 1, batch=passes)
 
 
+def test_pointwise_rows_of_one_tile_are_not_shared_out():
+    channels, side = 2 * small.FEWEST_ROWS - 1, 64
+    most = small.LITTLE_WORK // (2 * channels * side**2)
+    assert [kernels(most + more, channels, side, 1)[0] for more in (0, 1)] == ["pointwise", "masked"]
+    assert kernels(most + 1, channels + 1, side, 1)[0] == "pointwise"
+    assert kernels(most + 1, channels, side, 1, batch=2)[0] == "pointwise"
+
+
+def test_pointwise_digits_are_those_of_larger_batches():
+    block, rows = gemm.L_BLOCK, masked.FEW_ROWS
+    assert kernels(block, rows, 5, 1)[0] == kernels(block + 1, rows + 1, 5, 1)[0] == "pointwise"
+    assert kernels(block + 1, rows, 5, 1)[0] != "pointwise"
+    assert kernels(rows, block + 1, 5, 1)[1] != "pointwise"
+
+
 def test_pointwise_pixels_stay_in_cache():
-    channels = small.FEWEST_ROWS
+    channels = 2 * small.FEWEST_ROWS
     side = int((pointwise.BYTES_OF_PIXELS / (2 * 4 * channels)) ** 0.5)
     assert kernels(channels, channels, side, 1)[:2] == ["pointwise"] * 2
     assert "pointwise" not in kernels(channels, channels, side + 1, 1)
@@ -353,7 +369,7 @@ def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, bat
 def test_small_products(dtype):
     size = np.dtype(dtype).itemsize
     work, elements_of_b, little = small.MOST_WORK_BYTES // size, small.L2_BYTES_FOR_B // size, small.LITTLE_WORK
-    rows, columns, lanes = small.FEWEST_ROWS, small.FEWEST_COLUMNS, 64 // size
+    rows, columns, lanes = small.FEWEST_ROWS, small.FEW_COLUMNS + 1, 64 // size
 
     def family(M, L, N, **options):
         return product(M, L, N, dtype=dtype, **options)
@@ -371,7 +387,8 @@ def test_small_products(dtype):
     assert [family(64, products - more, few) for more in (1, 0)] == ["small", "skinny"]
     most = small.MOST_ROWS_OF_FEW_COLUMNS
     assert [family(most + more, 9, few, transpose_a=True) for more in (0, 1)] == ["small", ""]
-    narrow = little // (2 * 64 * (2 * lanes - 1))
-    if 2 * lanes - 1 >= columns:
-        assert [family(64, narrow + more, 2 * lanes - 1) for more in (0, 1)] == ["small", ""]
-    assert family(64, narrow + 1, 2 * lanes) == family(64, 2 * narrow + 2, columns) == "small"
+    length = small.BYTES_OF_FEW_COLUMNS // (size * most)
+    assert [family(most, length + more, 1, transpose_a=True) for more in (0, 1)] == ["small", ""]
+    narrow = little // (2 * 128 * (2 * lanes - 1))
+    assert [family(128, narrow + more, 2 * lanes - 1) == "small" for more in (0, 1)] == [True, False]
+    assert family(128, narrow + 1, 2 * lanes) == family(128, 2 * narrow + 2, columns) == "small"

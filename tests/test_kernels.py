@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import fastcnn as fc
 from fastcnn_kernels import oracle
 from fastcnn_kernels.conv2d import cases as conv2d_cases
 from fastcnn_kernels.gemm import cases as gemm_cases
@@ -139,6 +140,29 @@ def test_a_batch_equals_its_parts_bitwise(kernel):
                 for name, value in arguments.items()
             }
             np.testing.assert_array_equal(run(kernel, part)[0], whole[n])
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba"])
+@pytest.mark.parametrize(
+    ("batch", "C", "K", "size", "stride"),
+    [(70, 64, 64, 14, 1), (90, 20, 130, 9, 1), (30, 130, 96, 9, 1), (150, 40, 64, 15, 2)],
+)
+def test_a_batch_and_its_parts_have_the_same_digits_though_not_the_same_rows(backend, batch, C, K, size, stride):
+    rng = np.random.default_rng(14)
+    x, weight = rng.standard_normal((batch, C, size, size), "f4"), rng.standard_normal((K, C, 1, 1), "f4")
+    bias, options = rng.standard_normal(K, "f4"), {"stride": stride, "backend": backend}
+
+    def both(images):
+        y = fc.conv2d(images, weight, bias, activation="relu", **options)
+        return y, fc.conv2d_backward(y, images, weight, output_mask=(True, False, False), **options)[0]
+
+    with fc.use_algorithm("direct"):
+        rows = [fc.explain("conv2d", x[:n], weight, bias, **options).kernels for n in (1, batch)]
+        assert rows[0] != rows[1]
+        whole = both(x)
+        for n in (0, batch - 1):
+            for part, result in zip(both(x[n : n + 1]), whole, strict=True):
+                np.testing.assert_array_equal(part[0], result[n])
 
 
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)

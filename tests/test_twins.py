@@ -32,6 +32,13 @@ def test_same_functions_in_the_same_order(family):
     assert len(cython) > 2
 
 
+@pytest.mark.parametrize(("cython", "numba"), [("gemm/small/rows.pxd", "gemm/small/numba_rows.py"),
+                                               ("conv2d/epilogue.pxd", "conv2d/numba_epilogue.py")])  # fmt: skip
+def test_functions_that_families_share_are_twins(cython, numba):
+    folder = Path(table.__file__).parent
+    assert functions(folder / cython) == functions(folder / numba)
+
+
 @pytest.mark.parametrize("op", sorted({kernel.op for kernel in table.KERNELS}))
 def test_every_row_of_an_op_has_the_same_arguments(op):
     *compiled, oracle = table.kernels_of(op)

@@ -117,6 +117,8 @@ EDGES = [
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
     Layer("1x1, fewer pixels than lanes", "edge", 2, 7, 1, 5, 13, 1, 1),
     Layer("1x1, tiles that overlap", "edge", 3, 16, 7, 13, 26, 1, 1, groups=2),
+    Layer("1x1 with stride, tiles that overlap", "edge", 2, 14, 9, 11, 16, 1, 1, stride=(2, 3), groups=2),
+    Layer("1x1, stride larger than the image", "edge", 2, 7, 3, 2, 9, 1, 1, stride=(4, 5)),
     Layer("1x1, sums of two blocks", "edge", 1, 400, 3, 6, 9, 1, 1),
 ]
 

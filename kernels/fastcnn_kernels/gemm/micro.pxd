@@ -317,7 +317,7 @@ cdef inline void outer(
 ) noexcept nogil:
     """c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j].
 
-    The columns are up to OUTER_VECTORS whole vectors, or some lanes of one.
+    The columns are up to OUTER_VECTORS vectors, the last one of which need not be whole: fast with masks only.
     """
     if real is float:
         outer_f32(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate)

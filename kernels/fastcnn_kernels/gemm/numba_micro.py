@@ -65,27 +65,42 @@ def _prefetch_vectors(builder, pointer, offset, VL, vectors):
         prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0)
 
 
-def _store_sums(builder, sums, target, offsets, accumulate, mask=None):
-    """Store vectors of sums, or their lanes in a mask, added to what is there if `accumulate`."""
+def _load_lanes(builder, pointer, vector_type, offset, mask):
+    """Load a vector, or its lanes in the mask if that is not None."""
+    if mask is None:
+        return load(builder, pointer, vector_type, offset)
+    return load_masked(builder, pointer, vector_type, offset, mask)
 
-    def put(value, offset):
-        if mask is None:
-            store(builder, value, target, offset)
-        else:
-            store_masked(builder, value, target, offset, mask)
 
-    def there(kind, offset):
-        if mask is None:
-            return load(builder, target, kind, offset)
-        return load_masked(builder, target, kind, offset, mask)
+def _store_lanes(builder, value, pointer, offset, mask):
+    """Store a vector, or its lanes in the mask if that is not None."""
+    if mask is None:
+        store(builder, value, pointer, offset)
+    else:
+        store_masked(builder, value, pointer, offset, mask)
 
+
+def _store_sums(builder, sums, target, offsets, accumulate, masks=None):
+    """Store vectors of sums, or their lanes in the masks, added to what is there if `accumulate`."""
+    places = list(zip(sums, offsets, masks or [None] * len(sums), strict=True))
     with builder.if_else(accumulate) as (add, overwrite):
         with add:
-            for offset, value in zip(offsets, sums, strict=True):
-                put(builder.fadd(there(value.type, offset), value), offset)
+            for value, offset, mask in places:
+                total = builder.fadd(_load_lanes(builder, target, value.type, offset, mask), value)
+                _store_lanes(builder, total, target, offset, mask)
         with overwrite:
-            for offset, value in zip(offsets, sums, strict=True):
-                put(value, offset)
+            for value, offset, mask in places:
+                _store_lanes(builder, value, target, offset, mask)
+
+
+def _add_bias(builder, results, vectors, bias, has_bias, vector_type):
+    """Sums of rows by vectors, to each of which its row's bias is added if there is one."""
+    rows = len(results) // vectors
+    biases = [broadcast_load(builder, bias, ir.IntType(64)(i), vector_type) for i in range(rows)]
+    return [
+        builder.select(has_bias, builder.fadd(total, biases[number // vectors]), total)
+        for number, total in enumerate(results)
+    ]
 
 
 def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
@@ -124,7 +139,6 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
     with builder.if_then(builder.and_(no_tile, builder.icmp_signed(">=", L, intp(SUM_OF_LINES)))):
         for place in places:
             prefetch_line(builder, builder.gep(c, [place]), 1)
-    first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
 
     def body(index, totals):
         a_offset = builder.mul(index, intp(rows))
@@ -141,7 +155,8 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
             results.append(multiply_add(builder, left, columns[j], total))
         return results
 
-    results = emit_loop(builder, L, 1, [first[i] for i, _ in tiles], body)
+    results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
+    results = _add_bias(builder, results, vectors, bias, has_bias, vector_type)
     for place, result in zip(places, results, strict=True):
         store(builder, result, c, place)
 
@@ -151,17 +166,6 @@ def _emit_spread(builder, rows, vectors, vector_type, L, source, offset, b, bias
     intp, VL = L.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
-    with builder.if_else(has_bias) as (read, leave):
-        with read:
-            read_end, biases = builder.block, [load(builder, bias, vector_type, intp(j * VL)) for j in range(vectors)]
-        with leave:
-            leave_end = builder.block
-    first = []
-    for value in biases:
-        phi = builder.phi(vector_type)
-        phi.add_incoming(value, read_end)
-        phi.add_incoming(zero, leave_end)
-        first.append(phi)
 
     def body(index, totals):
         b_offset = builder.mul(index, intp(vectors * VL))
@@ -175,9 +179,15 @@ def _emit_spread(builder, rows, vectors, vector_type, L, source, offset, b, bias
             results.append(multiply_add(builder, left, right[j], total))
         return results
 
-    results = emit_loop(builder, L, 1, [first[j] for _, j in tiles], body)
-    for number, result in enumerate(results):
-        store(builder, result, tile, intp(number * VL))
+    results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
+    with builder.if_else(has_bias) as (add, leave):
+        with add:
+            biases = [load(builder, bias, vector_type, intp(j * VL)) for j in range(vectors)]
+            for number, result in enumerate(results):
+                store(builder, builder.fadd(result, biases[number % vectors]), tile, intp(number * VL))
+        with leave:
+            for number, result in enumerate(results):
+                store(builder, result, tile, intp(number * VL))
 
 
 def _emit_pixels(
@@ -217,19 +227,19 @@ def _emit_pixels(
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
-def _emit_outer(builder, vectors, lanes, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
-    """`outer` for one number of vectors, or for some `lanes` of one."""
+def _emit_outer(builder, vectors, columns, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
+    """`outer` for one number of vectors, which are whole if `columns` is None."""
     intp, VL = L.type, vector_type.count
-    mask = None if lanes is None else first_lanes(builder, builder.trunc(lanes, ir.IntType(32)), vector_type)
+    masks = [None] * vectors
+    if columns is not None:
+        lanes = builder.trunc(builder.sub(columns, intp((vectors - 1) * VL)), ir.IntType(32))
+        masks[-1] = first_lanes(builder, lanes, vector_type)
     tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
     starts = [builder.mul(row_step, intp(i)) for i in range(OUTER_ROWS)]
 
     def body(index, totals):
         along, below = builder.mul(index, a_step), builder.mul(index, b_step)
-        if mask is None:
-            row = [load(builder, b, vector_type, builder.add(below, intp(j * VL))) for j in range(vectors)]
-        else:
-            row = [load_masked(builder, b, vector_type, below, mask)]
+        row = [_load_lanes(builder, b, vector_type, builder.add(below, intp(j * VL)), masks[j]) for j in range(vectors)]
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
             if j == 0:
@@ -239,7 +249,7 @@ def _emit_outer(builder, vectors, lanes, vector_type, L, a, row_step, a_step, b,
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
     offsets = [builder.add(builder.mul(ldc, intp(i)), intp(j * VL)) for i, j in tiles]
-    _store_sums(builder, results, c, offsets, accumulate, mask)
+    _store_sums(builder, results, c, offsets, accumulate, masks * OUTER_ROWS)
 
 
 def _emit_masked(
@@ -249,7 +259,6 @@ def _emit_masked(
     intp, VL = taps.type, vector_type.count
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     zero = ir.Constant(vector_type, None)
-    first = [builder.select(has_bias, broadcast_load(builder, bias, intp(i), vector_type), zero) for i in range(rows)]
     mask_starts = [builder.mul(builder.add(taps, intp(1)), intp(j)) for j in range(vectors)]
     channels_ahead = builder.add(builder.sdiv(intp(STEPS_AHEAD_B - 1), taps), intp(1))
     ahead = builder.mul(channels_ahead, channel_step)
@@ -278,7 +287,8 @@ def _emit_masked(
 
         return emit_loop(builder, taps, 1, totals, over_taps)
 
-    results = emit_loop(builder, channels, 1, [first[i] for i, _ in tiles], over_channels)
+    results = emit_loop(builder, channels, 1, [zero] * len(tiles), over_channels)
+    results = _add_bias(builder, results, vectors, bias, has_bias, vector_type)
     inside = [lane_mask(builder, masks, builder.add(start, taps), vector_type) for start in mask_starts]
     for (i, j), result in zip(tiles, results, strict=True):
         store_masked(builder, result, c, builder.add(builder.mul(ldc, intp(i)), intp(j * VL)), inside[j])
@@ -361,10 +371,14 @@ def _outer_code(typing_context, columns, L, a, row_step, a_step, b, b_step, c, l
     def generate(context, builder, signature, arguments):
         columns, *rest = arguments
         vector_type = vector_type_of(context, signature.args[2])
-        cases = [(0, partial(_emit_outer, builder, 1, columns, vector_type, *rest))]
-        for n in range(1, OUTER_VECTORS + 1):
-            cases.append((n, partial(_emit_outer, builder, n, None, vector_type, *rest)))
-        emit_switch(builder, builder.sdiv(columns, columns.type(vector_type.count)), cases)
+        intp, VL = columns.type, vector_type.count
+        cases = [
+            (2 * n + whole, partial(_emit_outer, builder, n, None if whole else columns, vector_type, *rest))
+            for n in range(1, OUTER_VECTORS + 1) for whole in (0, 1)
+        ]  # fmt: skip
+        vectors = builder.sdiv(builder.add(columns, intp(VL - 1)), intp(VL))
+        whole = builder.zext(builder.icmp_signed("==", builder.mul(vectors, intp(VL)), columns), intp)
+        emit_switch(builder, builder.add(builder.mul(vectors, intp(2)), whole), cases)
         return context.get_dummy_value()
 
     return types.void(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate), generate
@@ -459,7 +473,7 @@ def pixel_sums(typing_context, mr, vectors, images, lines, columns, a, a_start, 
 def outer(typing_context, columns, L, a, a_start, row_step, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
     """c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: a[i * row_step + l * a_step], b[l * b_step + j].
 
-    The columns are up to OUTER_VECTORS whole vectors, or some lanes of one.
+    The columns are up to OUTER_VECTORS vectors, the last one of which need not be whole: fast with masks only.
     """
     intp, boolean = types.intp, types.boolean
 

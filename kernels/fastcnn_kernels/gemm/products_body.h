@@ -107,7 +107,7 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
             UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1);
         }
     UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t l = 0; l < L; l++, a += mr) {
         if (mr > WIDE_ROWS) /* fewer rows would wait for the loads themselves */
             UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES)
@@ -119,7 +119,7 @@ INLINE void NAME(direct_rows)(const int mr, const int vectors, ptrdiff_t L, cons
     }
     UNROLL for (int i = 0; i < mr; i++, c += ldc) {
         STEP_BY_STEP(c);
-        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(c + j * VL, acc[i][j]);
+        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(c + j * VL, bias ? acc[i][j] + bias[i] : acc[i][j]);
     }
 }
 
@@ -136,7 +136,7 @@ INLINE void NAME(spread_rows)(const int rows, const int vectors, ptrdiff_t L, co
                               const ptrdiff_t *offset, const REAL *b, const REAL *bias, REAL *tile) {
     NAME(vec) acc[MR][2];
     UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = bias ? NAME(load)(bias + j * VL) : (NAME(vec)){0};
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t l = 0; l < L; l++, b += vectors * VL) {
         UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES)
             PREFETCH(b + STEPS_AHEAD_B * vectors * VL + j * VL);
@@ -147,7 +147,8 @@ INLINE void NAME(spread_rows)(const int rows, const int vectors, ptrdiff_t L, co
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += pixel[i] * row[j];
     }
     UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vectors; j++) NAME(store)(tile + (i * vectors + j) * VL, acc[i][j]);
+        UNROLL for (int j = 0; j < vectors; j++)
+            NAME(store)(tile + (i * vectors + j) * VL, bias ? acc[i][j] + NAME(load)(bias + j * VL) : acc[i][j]);
 }
 
 static void NAME(spread)(int rows, int vectors, ptrdiff_t L, const REAL *source, const ptrdiff_t *offset, const REAL *b,
@@ -195,38 +196,40 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
 }
 
 /* c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: element l of row i of a lies at i * row_step + l * a_step,
- * row l of b at l * b_step. The columns are whole vectors, or some lanes of one. */
+ * row l of b at l * b_step. The last vector of columns need not be `whole`. */
 INLINE void NAME(outer_rows)(const int vectors, const int whole, int columns, ptrdiff_t L, const REAL *a,
                              ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b, ptrdiff_t b_step, REAL *c,
                              ptrdiff_t ldc, int accumulate) {
-    const uint16_t lanes = FIRST(columns);
+    const uint16_t lanes = FIRST(columns - (vectors - 1) * VL);
+    const int full = whole ? vectors : vectors - 1;
     NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
     for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
         NAME(vec) row[OUTER_VECTORS];
         UNROLL for (int j = 0; j < vectors; j++)
-            row[j] = whole ? NAME(load)(b + j * VL) : NAME(load_masked)(lanes, b);
+            row[j] = j < full ? NAME(load)(b + j * VL) : NAME(load_masked)(lanes, b + j * VL);
         UNROLL for (int i = 0; i < OUTER_ROWS; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i * row_step] * row[j];
     }
     UNROLL for (int i = 0; i < OUTER_ROWS; i++, c += ldc) {
         STEP_BY_STEP(c);
         UNROLL for (int j = 0; j < vectors; j++) {
-            if (whole) NAME(put)(c + j * VL, acc[i][j], accumulate);
-            else NAME(store_masked)(lanes, c, accumulate ? NAME(load_masked)(lanes, c) + acc[i][j] : acc[i][j]);
+            REAL *target = c + j * VL;
+            if (j < full) NAME(put)(target, acc[i][j], accumulate);
+            else NAME(store_masked)(lanes, target, accumulate ? NAME(load_masked)(lanes, target) + acc[i][j] : acc[i][j]);
         }
     }
 }
 
 static void NAME(outer)(int columns, ptrdiff_t L, const REAL *a, ptrdiff_t row_step, ptrdiff_t a_step, const REAL *b,
                         ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define CASE(key, n) \
-    case key: NAME(outer_rows)(n, key, columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate); break;
-    switch (columns / VL) {
-        CASE(0, 1) CASE(1, 1) CASE(2, 2)
+#define CASE(n, whole) \
+    case 2 * (n) + (whole): NAME(outer_rows)(n, whole, columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate); break;
+    switch ((columns + VL - 1) / VL * 2 + (columns % VL == 0)) {
+        CASE(1, 0) CASE(1, 1) CASE(2, 0) CASE(2, 1)
 #if OUTER_VECTORS > 2
-        CASE(3, 3) CASE(4, 4)
+        CASE(3, 0) CASE(3, 1) CASE(4, 0) CASE(4, 1)
 #endif
     }
 #undef CASE
@@ -239,7 +242,7 @@ INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channel
                               const uint16_t *masks, const REAL *bias, REAL *c, ptrdiff_t ldc) {
     NAME(vec) acc[MR][4];
     UNROLL for (int i = 0; i < mr; i++)
-        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0} + (bias ? bias[i] : 0);
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
     const ptrdiff_t ahead = ((STEPS_AHEAD_B - 1) / taps + 1) * channel_step;
     for (ptrdiff_t channel = 0; channel < channels; channel++, source += channel_step)
         for (ptrdiff_t t = 0; t < taps; t++, a += mr) {
@@ -255,7 +258,7 @@ INLINE void NAME(masked_rows)(const int mr, const int vectors, ptrdiff_t channel
     UNROLL for (int i = 0; i < mr; i++, c += ldc) {
         STEP_BY_STEP(c);
         UNROLL for (int j = 0; j < vectors; j++)
-            NAME(store_masked)(masks[j * (taps + 1) + taps], c + j * VL, acc[i][j]);
+            NAME(store_masked)(masks[j * (taps + 1) + taps], c + j * VL, bias ? acc[i][j] + bias[i] : acc[i][j]);
     }
 }
 
@@ -293,9 +296,9 @@ static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const 
                          const REAL *bias, REAL *c, ptrdiff_t ldc) {
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < vectors * VL; j++) {
-            REAL sum = bias ? bias[i] : 0;
+            REAL sum = 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * source[offset[l] + j];
-            c[i * ldc + j] = sum;
+            c[i * ldc + j] = bias ? sum + bias[i] : sum;
         }
 }
 
@@ -304,9 +307,9 @@ static void NAME(spread)(int rows, int vectors, ptrdiff_t L, const REAL *source,
     const int width = vectors * VL;
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < width; j++) {
-            REAL sum = bias ? bias[j] : 0;
+            REAL sum = 0;
             for (ptrdiff_t l = 0; l < L; l++) sum += source[offset[l] + i] * b[l * width + j];
-            tile[i * width + j] = sum;
+            tile[i * width + j] = bias ? sum + bias[j] : sum;
         }
 }
 
@@ -341,11 +344,11 @@ static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < width; j++) {
             const uint16_t *mask = masks + j / VL * (taps + 1);
-            REAL sum = bias ? bias[i] : 0;
+            REAL sum = 0;
             for (ptrdiff_t l = 0; l < channels * taps; l++)
                 if (mask[l % taps] >> j % VL & 1)
                     sum += a[l * mr + i] * source[l / taps * channel_step + offset[l % taps] + j];
-            if (mask[taps] >> j % VL & 1) c[i * ldc + j] = sum;
+            if (mask[taps] >> j % VL & 1) c[i * ldc + j] = bias ? sum + bias[i] : sum;
         }
 }
 #endif

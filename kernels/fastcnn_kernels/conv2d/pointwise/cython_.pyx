@@ -9,8 +9,8 @@ from numpy cimport ndarray
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate
-from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, put_steps, real, take_steps, zero_run
-from fastcnn_kernels.gemm.small.rows cimport multiply_rows, row_of
+from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, panel_width, put_steps, real, take_steps, zero_run
+from fastcnn_kernels.gemm.small.rows cimport multiply_strip, row_of, strip_columns
 
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
@@ -44,7 +44,7 @@ cdef void multiply_share(
 ) noexcept nogil:
     """Do this worker's share of the tiles of rows: out[n, g] = bias[g] + weight[g] . image[n, g]."""
     cdef Py_ssize_t tiles = M // OUTER_ROWS, tasks = N * groups * tiles
-    cdef Py_ssize_t task = (tasks * worker + workers - 1) // workers, z, g, tile, end, first, rows
+    cdef Py_ssize_t task = (tasks * worker + workers - 1) // workers, z, g, tile, end, first, stop, j, columns
     cdef Py_ssize_t last = (tasks * (worker + 1) + workers - 1) // workers
     while task < last:
         z = task // tiles
@@ -52,12 +52,18 @@ cdef void multiply_share(
         tile = task % tiles
         end = min(tiles, tile + last - task)
         first = row_of(tile, M)
-        rows = row_of(end, M) - first
-        multiply_rows(
-            weight + g * M * L, row_step, a_step, image + z * L * pixels, bias + g * M if bias != NULL else NULL,
-            out + z * M * pixels, first, first + rows, pixels, L, block,
-        )
-        activate(out + (z * M + first) * pixels, 1, 0, rows * pixels, activation)
+        stop = row_of(end, M)
+        j = 0
+        while j < pixels:
+            columns = strip_columns(pixels - j, pixels, panel_width(image) // 2)
+            j = min(j, pixels - columns)
+            multiply_strip(
+                weight + g * M * L, row_step, a_step, image + z * L * pixels + j,
+                bias + g * M if bias != NULL else NULL, out + z * M * pixels + j, first, stop, columns, pixels, L,
+                block,
+            )
+            activate(out + (z * M + first) * pixels + j, stop - first, pixels, columns, activation)
+            j += columns
         task += end - tile
 
 
@@ -88,9 +94,12 @@ cdef int run_product(
             sums = dense
         else:
             source = dense
-            for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
-                take_pixels(image_start, dense, sizes, worker, workers)
-    if workers == 1:  # a parallel region of one thread takes a microsecond
+            if workers == 1:  # a parallel region of one thread takes a microsecond
+                take_pixels(image_start, dense, sizes, 0, 1)
+            else:
+                for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
+                    take_pixels(image_start, dense, sizes, worker, workers)
+    if workers == 1:
         with nogil:
             multiply_share(
                 weight_start, source, bias_start, sums, N, groups, M, L, pixels, row_step, a_step, block,
@@ -102,7 +111,9 @@ cdef int run_product(
                 weight_start, source, bias_start, sums, N, groups, M, L, pixels, row_step, a_step, block,
                 activation, worker, workers,
             )
-    if strided and transposed:
+    if strided and transposed and workers == 1:
+        spread_pixels(sums, out_start, sizes, 0, 1)
+    elif strided and transposed:
         for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
             spread_pixels(sums, out_start, sizes, worker, workers)
 

@@ -9,7 +9,7 @@ def cannot(*, weight, out, padding, groups, max_pool=1, **_):
     if weight.shape[2:] != (1, 1) or any(padding):
         return "takes 1 x 1 taps, and no padding"
     if max_pool > 1:
-        return "a window of pixels lies in several rows of a tile"
+        return "the pixels of a window may lie in several tiles"
     if out.shape[1] // groups < FEWEST_ROWS:
         return f"{out.shape[1] // groups} channels a group are less than a tile"
     return ""

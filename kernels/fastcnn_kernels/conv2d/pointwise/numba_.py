@@ -10,8 +10,9 @@ from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.numba_epilogue import activate
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
 from fastcnn_kernels.gemm.numba_copies import put_steps, take_steps, zero_run
+from fastcnn_kernels.gemm.numba_llvm import panel_width
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS
-from fastcnn_kernels.gemm.small.numba_rows import multiply_rows, row_of
+from fastcnn_kernels.gemm.small.numba_rows import multiply_strip, row_of, strip_columns
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import flat, threaded
 
@@ -48,12 +49,17 @@ def multiply_share(
         g = z % groups
         end = min(tiles, tile + last - task)
         first = row_of(tile, M)
-        rows = row_of(end, M) - first
-        multiply_rows(
-            weight, g * M * L, row_step, a_step, image, z * L * pixels, bias, g * M, has_bias, out, z * M * pixels,
-            first, first + rows, pixels, L, block,
-        )  # fmt: skip
-        activate(out, (z * M + first) * pixels, 1, 0, rows * pixels, activation)
+        stop = row_of(end, M)
+        j = 0
+        while j < pixels:
+            columns = strip_columns(pixels - j, pixels, panel_width(image) // 2)
+            j = min(j, pixels - columns)
+            multiply_strip(
+                weight, g * M * L, row_step, a_step, image, z * L * pixels + j, bias, g * M, has_bias, out,
+                z * M * pixels + j, first, stop, columns, pixels, L, block,
+            )  # fmt: skip
+            activate(out, (z * M + first) * pixels + j, stop - first, pixels, columns, activation)
+            j += columns
         task += end - tile
 
 

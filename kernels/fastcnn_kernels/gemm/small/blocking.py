@@ -1,10 +1,10 @@
 """Limits of the products of unpacked operands, each with its reason; measured with AVX-512's lanes."""
 
-#: Rows of A at least: a register tile. Columns of B that fill a vector, of any dtype and CPU level.
-FEWEST_ROWS, FEWEST_COLUMNS = 6, 16
-#: Where columns fill no vector: products a sum for each of them from which on dot products are faster, and rows of a
-#: transposed A up to which packing it takes longer.
-PRODUCTS_PER_COLUMN, MOST_ROWS_OF_FEW_COLUMNS = 32, 1024
+#: Rows of A at least: a register tile.
+FEWEST_ROWS = 6
+#: Columns that are few: up to so many, dot products are faster from so many products a sum for each column on. They do
+#: not take a transposed A, which is packed sooner than read down its columns if these are far apart, or if it is large.
+FEW_COLUMNS, PRODUCTS_PER_COLUMN, MOST_ROWS_OF_FEW_COLUMNS, BYTES_OF_FEW_COLUMNS = 15, 32, 1024, 1 << 22
 #: Operations, times the bytes of an element, up to which packing takes longer than reading rows of B that lie apart;
 #: bytes of B up to which they come from L2.
 MOST_WORK_BYTES, L2_BYTES_FOR_B = 1 << 26, 1 << 19
@@ -15,8 +15,10 @@ LITTLE_WORK = 1 << 20
 
 def declines(M: int, N: int, L: int, Z: int, itemsize: int, transpose_a: bool) -> str:
     """Why packing or another way to read the operands is the faster one for Z products, or ""."""
-    if N < FEWEST_COLUMNS and (M > MOST_ROWS_OF_FEW_COLUMNS if transpose_a else N * PRODUCTS_PER_COLUMN <= L):
-        return f"{N} columns of {M} sums of {L} products: packing or dot products pay"
+    if N <= FEW_COLUMNS and not transpose_a and N * PRODUCTS_PER_COLUMN <= L:
+        return f"{N} columns of sums of {L} products: dot products pay"
+    if N <= FEW_COLUMNS and transpose_a and (M > MOST_ROWS_OF_FEW_COLUMNS or M * L * itemsize > BYTES_OF_FEW_COLUMNS):
+        return f"{N} columns of sums down the columns of {L} x {M}: packing pays"
     work, lanes = 2 * M * N * L, 64 // itemsize
     if work * itemsize > MOST_WORK_BYTES or N * L * itemsize > L2_BYTES_FOR_B:
         return f"{M} x {N} results of {L} products: packing pays"

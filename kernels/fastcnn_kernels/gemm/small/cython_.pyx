@@ -8,8 +8,8 @@ from cython.parallel cimport prange
 from numpy cimport ndarray
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, real
-from fastcnn_kernels.gemm.small.rows cimport multiply_rows, row_of
+from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, panel_width, real
+from fastcnn_kernels.gemm.small.rows cimport multiply_strip, row_of, strip_columns
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
 
@@ -21,15 +21,20 @@ cdef void multiply_share(
 ) noexcept nogil:
     """Do this worker's share of the tiles of rows."""
     cdef Py_ssize_t tiles = M // OUTER_ROWS, task = (Z * tiles * worker + workers - 1) // workers
-    cdef Py_ssize_t last = (Z * tiles * (worker + 1) + workers - 1) // workers, z, tile, end
+    cdef Py_ssize_t last = (Z * tiles * (worker + 1) + workers - 1) // workers, z, tile, end, j, columns
     while task < last:
         z = task // tiles
         tile = task % tiles
         end = min(tiles, tile + last - task)
-        multiply_rows(
-            a + z * z_step_a, row_step, a_step, b + z * z_step_b, NULL, c + z * M * N, row_of(tile, M), row_of(end, M),
-            N, L, block,
-        )
+        j = 0
+        while j < N:
+            columns = strip_columns(N - j, N, panel_width(a) // 2)
+            j = min(j, N - columns)
+            multiply_strip(
+                a + z * z_step_a, row_step, a_step, b + z * z_step_b + j, NULL, c + z * M * N + j, row_of(tile, M),
+                row_of(end, M), columns, N, L, block,
+            )
+            j += columns
         task += end - tile
 
 

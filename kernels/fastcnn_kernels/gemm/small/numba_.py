@@ -5,8 +5,9 @@ start index stand for a C pointer.
 """
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
+from fastcnn_kernels.gemm.numba_llvm import panel_width
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS
-from fastcnn_kernels.gemm.small.numba_rows import multiply_rows, row_of
+from fastcnn_kernels.gemm.small.numba_rows import multiply_strip, row_of, strip_columns
 from fastcnn_kernels.numba_support import flat, threaded
 
 
@@ -19,10 +20,15 @@ def multiply_share(a, b, c, Z, M, N, L, z_step_a, z_step_b, row_step, a_step, bl
     while task < last:
         z, tile = task // tiles, task % tiles
         end = min(tiles, tile + last - task)
-        multiply_rows(
-            a, z * z_step_a, row_step, a_step, b, z * z_step_b, c, 0, False, c, z * M * N, row_of(tile, M),
-            row_of(end, M), N, L, block,
-        )  # fmt: skip
+        j = 0
+        while j < N:
+            columns = strip_columns(N - j, N, panel_width(a) // 2)
+            j = min(j, N - columns)
+            multiply_strip(
+                a, z * z_step_a, row_step, a_step, b, z * z_step_b + j, c, 0, False, c, z * M * N + j, row_of(tile, M),
+                row_of(end, M), columns, N, L, block,
+            )  # fmt: skip
+            j += columns
         task += end - tile
 
 

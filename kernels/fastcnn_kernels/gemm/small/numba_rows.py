@@ -1,6 +1,6 @@
 """Rows of a product of unpacked operands; its twin is ``rows.pxd``, which describes them."""
 
-from fastcnn_kernels.gemm.numba_llvm import panel_width
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, outer
 from fastcnn_kernels.numba_support import compiled
 
@@ -22,21 +22,26 @@ def multiply_tile(
 
 
 @compiled
-def multiply_rows(
-    a, a_start, row_step, a_step, b, b_start, bias, bias_start, has_bias, c, c_start, first, last, N, L, block
+def multiply_strip(
+    a, a_start, row_step, a_step, b, b_start, bias, bias_start, has_bias, c, c_start, first, last, columns, N, L, block
 ):  # fmt: skip
-    """Rows `first` to `last` of C, at least a tile of them."""
-    VL, j = panel_width(a) // 2, 0
-    while j < N:
-        columns = N if N < VL else min(min(OUTER_VECTORS, (N - j + VL - 1) // VL), N // VL) * VL
-        j = min(j, N - columns)
-        for tile in range(first, last, OUTER_ROWS):
-            i = min(tile, last - OUTER_ROWS)
-            multiply_tile(
-                columns, L, block, a, a_start + i * row_step, row_step, a_step, b, b_start + j, N, bias, bias_start + i,
-                has_bias, c, c_start + i * N + j,
-            )  # fmt: skip
-        j += columns
+    """Some columns of the rows `first` to `last` of C, which are at least a tile."""
+    for tile in range(first, last, OUTER_ROWS):
+        i = min(tile, last - OUTER_ROWS)
+        multiply_tile(
+            columns, L, block, a, a_start + i * row_step, row_step, a_step, b, b_start, N, bias, bias_start + i,
+            has_bias, c, c_start + i * N,
+        )  # fmt: skip
+
+
+@compiled
+def strip_columns(left, N, VL):
+    """Columns of the next strip, of N of which so many are left."""
+    if left >= OUTER_VECTORS * VL:
+        return OUTER_VECTORS * VL
+    if VECTOR_BYTES == 64 or N < VL:
+        return left
+    return min((left + VL - 1) // VL, N // VL) * VL
 
 
 @compiled
