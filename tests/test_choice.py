@@ -46,7 +46,7 @@ def test_pointwise_takes_one_tap_without_padding():
     channels = small.FEWEST_ROWS
     assert kernels(channels, channels, 9, 1)[:2] == kernels(channels, channels, 9, 1, stride=2)[:2] == ["pointwise"] * 2
     assert kernels(channels, channels - 1, 9, 1)[:2] == ["masked", "pointwise"]
-    assert kernels(2 * channels - 1, 2 * channels, 9, 1, groups=1)[:2] == ["pointwise"] * 2
+    assert kernels(2 * channels - 1, 2 * channels, 9, 1)[:2] == ["pointwise"] * 2
     assert kernels(2 * channels - 2, 2 * channels, 9, 1, groups=2)[:2] == ["pointwise", "masked"]
     assert "pointwise" not in kernels(channels, channels, 9, 1, padding=1)
     assert "pointwise" not in kernels(channels, channels, 9, 2)
