@@ -44,13 +44,12 @@ def run(kernel, arguments, num_threads=1):
     return arguments["out"]
 
 
-def assert_exact(kernel, arguments, num_threads=1):
-    """Integer-valued data: bitwise equal to the integer answer."""
-    np.testing.assert_array_equal(
-        run(kernel, arguments, num_threads),
-        oracle.oracle(kernel.op, arguments, np.float64),
-        err_msg=describe(arguments),
-    )
+def assert_exact(kernel, arguments, num_threads=1, expected=None):
+    """Integer-valued data: bitwise equal to the integer answer, for every of one or more numbers of threads."""
+    expected = oracle.oracle(kernel.op, arguments, np.float64) if expected is None else expected
+    for number in np.atleast_1d(num_threads).tolist():
+        result = run(kernel, arguments, number)
+        np.testing.assert_array_equal(result, expected, err_msg=f"{number} threads; {describe(arguments)}")
 
 
 def error_bound(op, arguments, terms):

@@ -5,13 +5,53 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba import njit, prange
+from llvmlite import binding, ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 #: How whatever runs without the GIL is compiled: integer division without zero checks.
 _plain = functools.partial(njit, nogil=True, error_model="numpy")
 #: Compilation of every function that runs inside a kernel. Without Numba's runtime it cannot allocate, which no kernel
 #: does, and does not count references: two atomic operations for each array of each call, half the time of small tasks.
 compiled = functools.partial(_plain, _nrt=False)
+
+
+def call_compiled(context, builder, function, argument_types, arguments):
+    """Call the machine code of a compiled function that returns nothing, compiled once for these argument types.
+
+    Numba would compile it again into the code of each of its callers.
+    """
+    function.compile(argument_types)
+    code = function.overloads[argument_types]
+    symbol = f"fastcnn{code.fndesc.mangled_name}"
+    # Not a C callback: that would copy the arguments on the stack, in vectors wider than they were stored in.
+    binding.add_symbol(symbol, code.library.get_pointer_to_function(code.fndesc.mangled_name))
+    declared = cgutils.get_or_insert_function(
+        builder.module, context.call_conv.get_function_type(types.none, argument_types), symbol
+    )
+    context.call_conv.call_function(builder, declared, types.none, argument_types, arguments)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def _enter(typingctx, entry, arguments, worker, workers):
+    """Call a C function ``entry(arguments, worker, workers)``, given by its address, with the address `arguments`."""
+
+    def code(context, builder, signature, values):
+        address, *rest = values
+        entry_type = ir.FunctionType(ir.VoidType(), [value.type for value in rest])
+        builder.call(builder.inttoptr(address, entry_type.as_pointer()), rest)
+        return context.get_dummy_value()
+
+    return types.none(entry, arguments, types.intp, workers), code
+
+
+@functools.partial(_plain, parallel=True)
+def _on_workers(entry, arguments, workers):
+    """Let each worker do its share: the one parallel loop, as to compile another takes more than a second."""
+    for worker in prange(workers):
+        _enter(entry, arguments, worker, workers)
 
 
 def threaded(work: Callable[..., None]) -> Any:
@@ -23,10 +63,33 @@ def threaded(work: Callable[..., None]) -> Any:
     """
     share = compiled(work)
 
-    @functools.partial(_plain, parallel=True)
+    @intrinsic
+    def share_out(typingctx, workers, arguments):
+        """Store the arguments on the stack and have the workers call `share` with what they load from there."""
+        share_types = (*arguments.types, types.intp, types.intp)
+
+        def code(context, builder, signature, values):
+            number, stored = values[0], cgutils.alloca_once_value(builder, values[1])
+            entry = ir.Function(
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [number.type] * 3),
+                builder.module.get_unique_name(f"share_of_{work.__name__}"),
+            )
+            entry.linkage = "internal"
+            inner = ir.IRBuilder(entry.append_basic_block())
+            address, *place = entry.args
+            loaded = inner.load(inner.inttoptr(address, stored.type))
+            loaded = cgutils.unpack_tuple(inner, loaded, len(arguments))
+            call_compiled(context, inner, share, share_types, [*loaded, *place])
+            inner.ret_void()
+            addresses = [builder.ptrtoint(pointer, number.type) for pointer in (entry, stored)]
+            return call_compiled(context, builder, _on_workers, (types.intp,) * 3, [*addresses, number])
+
+        return types.none(types.intp, arguments), code
+
+    @compiled
     def all_shares(workers, *arguments):
-        for worker in prange(workers):
-            share(*arguments, worker, workers)
+        share_out(workers, arguments)
 
     @functools.wraps(work)
     def launch(num_threads, *arguments):

@@ -1,18 +1,19 @@
 """LLVM vector instructions for Numba, the parts that the micro-kernels and copies are put together from.
 
 Numba has no vector types: an `intrinsic` emits the code itself. An array argument and a start index stand for a C
-pointer. Functions that compute are compiled once per dtype and called by address (`machine_code`, `emit_call`).
+pointer. Functions that compute are compiled once per dtype and called by address (`emit_call`).
 """
 
 import platform
 from functools import cache
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.cpu import level
+from fastcnn_kernels.numba_support import call_compiled
 
 #: CPU level -> bytes of a vector, rows of the register tile (as in micro.h), fused multiply-add.
 VECTOR_BYTES, MR, FMA = {
@@ -23,8 +24,6 @@ VECTOR_BYTES, MR, FMA = {
 
 #: Rows to prefetch when packing, as in micro.h.
 AHEAD = 16
-
-_alive: list = []  # the machine code behind the symbols
 
 
 def lanes_of(array_type):
@@ -215,17 +214,9 @@ COMPRESS = "llvm.x86.avx512.mask.compress"
 
 
 @cache
-def machine_code(function, *argument_types):
-    """Name of a micro-kernel's machine code, compiled once per dtype: inlined, it would be so in every caller."""
-    compiled = njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    compiled.compile(argument_types)
-    code = compiled.overloads[argument_types]
-    dtype = next(kind.dtype for kind in argument_types if isinstance(getattr(kind, "dtype", None), types.Float))
-    symbol = f"fastcnn{function.__name__}_{dtype}"
-    # Not a C callback: that would copy the arguments on the stack, in vectors wider than they were stored in.
-    binding.add_symbol(symbol, code.library.get_pointer_to_function(code.fndesc.mangled_name))
-    _alive.append(compiled)
-    return symbol
+def _dispatcher(function):
+    """Compile a micro-kernel for calls from compiled code only."""
+    return njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def emit_call(context, builder, function, argument_types, arguments):
@@ -238,13 +229,7 @@ def emit_call(context, builder, function, argument_types, arguments):
             argument_type = types.CPointer(argument_type.dtype)
         plain_types.append(argument_type)
         values.append(value)
-    declared = cgutils.get_or_insert_function(
-        builder.module,
-        context.call_conv.get_function_type(types.none, plain_types),
-        machine_code(function, *plain_types),
-    )
-    context.call_conv.call_function(builder, declared, types.none, plain_types, values)
-    return context.get_dummy_value()
+    return call_compiled(context, builder, _dispatcher(function), tuple(plain_types), values)
 
 
 def call_masked(builder, name, result, arguments):
