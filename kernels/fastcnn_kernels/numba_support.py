@@ -54,6 +54,28 @@ def _on_workers(entry, arguments, workers):
         _enter(entry, arguments, worker, workers)
 
 
+@intrinsic
+def _share_out(typingctx, share, workers, arguments):
+    """Store the arguments on the stack, and have the workers call `share` with what they load from there."""
+    share_types = (*arguments.types, types.intp, types.intp)
+
+    def code(context, builder, signature, values):
+        _, number, loaded = values
+        stored = cgutils.alloca_once_value(builder, loaded)
+        entry_type = ir.FunctionType(ir.VoidType(), [number.type] * 3)
+        entry = ir.Function(builder.module, entry_type, builder.module.get_unique_name("entry"))
+        entry.linkage = "internal"
+        inner = ir.IRBuilder(entry.append_basic_block())
+        address, *place = entry.args
+        loaded = cgutils.unpack_tuple(inner, inner.load(inner.inttoptr(address, stored.type)), len(arguments))
+        call_compiled(context, inner, share.dispatcher, share_types, [*loaded, *place])
+        inner.ret_void()
+        addresses = [builder.ptrtoint(pointer, number.type) for pointer in (entry, stored)]
+        return call_compiled(context, builder, _on_workers, (types.intp,) * 3, [*addresses, number])
+
+    return types.none(share, types.intp, arguments), code
+
+
 def threaded(work: Callable[..., None]) -> Any:
     """Compile ``work(*arguments, worker, workers)``, which does its worker's share, for any number of threads.
 
@@ -63,33 +85,9 @@ def threaded(work: Callable[..., None]) -> Any:
     """
     share = compiled(work)
 
-    @intrinsic
-    def share_out(typingctx, workers, arguments):
-        """Store the arguments on the stack and have the workers call `share` with what they load from there."""
-        share_types = (*arguments.types, types.intp, types.intp)
-
-        def code(context, builder, signature, values):
-            number, stored = values[0], cgutils.alloca_once_value(builder, values[1])
-            entry = ir.Function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [number.type] * 3),
-                builder.module.get_unique_name(f"share_of_{work.__name__}"),
-            )
-            entry.linkage = "internal"
-            inner = ir.IRBuilder(entry.append_basic_block())
-            address, *place = entry.args
-            loaded = inner.load(inner.inttoptr(address, stored.type))
-            loaded = cgutils.unpack_tuple(inner, loaded, len(arguments))
-            call_compiled(context, inner, share, share_types, [*loaded, *place])
-            inner.ret_void()
-            addresses = [builder.ptrtoint(pointer, number.type) for pointer in (entry, stored)]
-            return call_compiled(context, builder, _on_workers, (types.intp,) * 3, [*addresses, number])
-
-        return types.none(types.intp, arguments), code
-
     @compiled
     def all_shares(workers, *arguments):
-        share_out(workers, arguments)
+        _share_out(share, workers, arguments)
 
     @functools.wraps(work)
     def launch(num_threads, *arguments):

@@ -1,6 +1,7 @@
 """Block sizes and limits of the skinny products, each with its reason."""
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW
 
 #: Rows up to which dot products with the unpacked matrix beat packing it: a packed element then meets few panels.
 #: Adding up the lanes of a sum costs as much as 24 elements of it for each row, so sums have to be that long.
@@ -17,10 +18,21 @@ STREAM_ROWS = 16
 #: stay in L2, and rows are read in stretches of 2 KiB and more (16 KiB of sums: 0.9 of the speed; 256 KiB: the same).
 BYTES_OF_SUMS = 64 * 1024
 
+#: Rows of so many bytes lie in the same sets of an L1 cache of 8 ways: as many are read side by side, since of more the
+#: rest of a line is gone before it is asked for. That takes 1.1 to 1.4 times as long where L2 and L3 deliver the lines,
+#: and makes no difference for a matrix too large for them.
+ALIASING_ROWS, L1_WAYS, BYTES_OF_L3 = 4096, 8, 32 << 20
+
 
 def dots_pay(rows: int, L: int) -> bool:
     """Whether tiles of dot products are the faster way to multiply so many rows."""
     return rows <= FEW_ROWS_OF_DOTS and rows * LENGTH_PER_ROW <= L
+
+
+def columns_of_one_row(K: int, L: int, itemsize: int) -> int:
+    """Rows of the large matrix (K, L) that dot products with one row read side by side."""
+    aliasing = L * itemsize % ALIASING_ROWS == 0 and K * L * itemsize <= BYTES_OF_L3
+    return L1_WAYS if aliasing else DOT_COLUMNS_OF_ONE_ROW
 
 
 def outer_pays(rows: int, many: int, L: int) -> bool:

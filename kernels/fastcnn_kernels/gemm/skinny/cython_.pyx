@@ -17,8 +17,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile,
-    micro, outer, panel_rows, panel_width, real, transpose, zero_run
+    DOT_COLUMNS, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, even_tile, micro, outer, panel_rows,
+    panel_width, real, transpose, zero_run
 )
 
 import numpy as np
@@ -34,7 +34,7 @@ cdef void dot_columns(
     """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
     cdef real tile[MOST_DOTS]
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
-    cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = table[10] if rows == 1 else DOT_COLUMNS
     cdef Py_ssize_t whole = L // VL * VL, tiles = (K + columns - 1) // columns
     cdef Py_ssize_t task, z, first, width, row_tile, row, height, i, j, l
     cdef bint in_place = whole == L and bias == NULL and table[7] == 1
@@ -262,7 +262,9 @@ cdef int run_form(
 
 def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
     """``out = A @ B + bias``."""
-    swapped, turned, form, table, offset = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
+    swapped, turned, form, table, offset = geometry.plan(
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize
+    )
     few, many = (b, a) if swapped else (a, b)
     if turned:
         few = np.ascontiguousarray(few.swapaxes(1, 2))

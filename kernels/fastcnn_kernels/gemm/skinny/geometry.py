@@ -15,7 +15,7 @@ class Plan(NamedTuple):
     swapped: bool  # few is b, many is a
     turned: bool  # few are several rows and lie transposed: to be copied, (1 or Z, F, L)
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
-    table: np.ndarray  # Z, F, K, L, steps of few and many per z, of out per i and j, of bias per i and j
+    table: np.ndarray  # Z, F, K, L, steps: few and many per z, out and bias per i and j; columns of one row of dots
     offset: np.ndarray  # of neighbouring rows of `many`, for dots
 
 
@@ -32,7 +32,7 @@ def _forms(M, N, L, transpose_a, transpose_b):
 
 
 @planned
-def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
+def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize):
     """Arrange a call."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
     forms = list(_forms(M, N, L, transpose_a, transpose_b))
@@ -40,7 +40,7 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b):
     (ZF, ZK), (F, K) = (b_shape[0], a_shape[0])[:: 1 if swapped else -1], (N, M) if swapped else (M, N)
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
-        *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
+        *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)), blocking.columns_of_one_row(K, L, itemsize),
     )  # fmt: skip
     offset = along(DOT_COLUMNS_OF_ONE_ROW, L)
     turned = F > 1 and (not transpose_b if swapped else transpose_a)

@@ -29,7 +29,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
     """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
     Z, F, K, L = table[0], table[1], table[2], table[3]
     rows = even_tile(F, DOT_ROWS)
-    columns = DOT_COLUMNS_OF_ONE_ROW if rows == 1 else DOT_COLUMNS
+    columns = table[10] if rows == 1 else DOT_COLUMNS
     whole = L // (panel_width(few) // 2) * (panel_width(few) // 2)
     count = (K + columns - 1) // columns
     tile = worker * tile_size
@@ -217,7 +217,7 @@ def run_form(plan, few, many, bias, out, num_threads):
 
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
-    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b)
+    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize)
     few, many = (b, a) if plan.swapped else (a, b)
     if plan.turned:
         few = np.ascontiguousarray(few.swapaxes(1, 2))
