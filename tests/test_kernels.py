@@ -1,5 +1,7 @@
 """Every row of the table against the oracle: exact on integers, inside the theorem's bound on reals."""
 
+import ctypes
+import mmap
 import sys
 from collections import Counter
 
@@ -42,7 +44,7 @@ def test_edges_are_inside_the_theorem_bound_on_reals(kernel, dtype):
     for seed, case in enumerate(case for case in EDGES if case.op == kernel.op):
         arguments = case.arguments(dtype, np.random.default_rng(seed))
         if takes(kernel, arguments):
-            assert_within_bound(kernel, arguments, case.terms)
+            assert_within_bound([kernel], arguments, case.terms)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,7 +63,7 @@ def test_2500_random_shapes_per_dtype_are_exact_on_integers(dtype):
             expected = oracle.oracle(case.op, arguments, np.float64)
             for kernel in plain_rows(case.op):
                 if takes(kernel, arguments):
-                    assert_exact(kernel, arguments, 1 + count % 3, expected)
+                    assert_exact(kernel, arguments, 1 + count % 2, expected)
                     runs[kernel] += 1
     assert min(runs[kernel] for kernel in PLAIN) > 400
     assert len(seen) == 9 + 9 + 3 + 4 * 4, "some value of some option was never drawn"
@@ -73,9 +75,8 @@ def test_random_shapes_are_inside_the_theorem_bound_on_reals(dtype):
     for _ in range(400):
         for case in (*conv2d_cases.cases_of(random_layer(rng), bias=True), random_matmul(rng)):
             arguments = case.arguments(dtype, rng)
-            for kernel in plain_rows(case.op):
-                if takes(kernel, arguments):
-                    assert_within_bound(kernel, arguments, case.terms)
+            kernels = [kernel for kernel in plain_rows(case.op) if takes(kernel, arguments)]
+            assert_within_bound(kernels, arguments, case.terms)
 
 
 @pytest.mark.parametrize(
@@ -190,55 +191,39 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
     assert compared
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
-@pytest.mark.parametrize("backend", sorted({kernel.backend for kernel in ROWS}))
-def test_nothing_is_read_outside_the_arrays(backend, python):
-    """Arrays end at a page that may not be touched; K leaves rows of the last panel empty.
-
-    One process for all rows of a backend, as Numba compiles anew in each; a crash is of the last one printed.
-    """
-    names = [kernel.name for kernel in ROWS if kernel.backend == backend]
-    script = f"""
-import ctypes, mmap
-import numpy as np
-from fastcnn_kernels import table
-from fastcnn_kernels.conv2d import cases as conv2d_cases
-from fastcnn_kernels.gemm import cases as gemm_cases
-
-libc = ctypes.CDLL(None, use_errno=True)
-alive = []
-
 def guarded(array):
+    """Return a copy that ends at a page that may not be touched."""
     size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     block = mmap.mmap(-1, size + mmap.PAGESIZE)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    libc, start = ctypes.CDLL(None, use_errno=True), ctypes.addressof(ctypes.c_char.from_buffer(block))
     assert libc.mprotect(ctypes.c_void_p(start + size), mmap.PAGESIZE, 0) == 0
     copy = np.frombuffer(block, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
     copy[...] = array
-    alive.append(block)
     return copy
 
-layers = [
-    conv2d_cases.layer("panels", "edge", 2, 5, 9, 15, 3, padding=1),
-    conv2d_cases.layer("groups", "edge", 1, 6, 10, 34, 3, padding=1, groups=2),
-    conv2d_cases.layer("depthwise", "edge", 2, 7, 7, 7, 3, padding=1, groups=7),
-    conv2d_cases.layer("strided", "edge", 2, 3, 11, 17, 3, stride=2, padding=1),
-    conv2d_cases.Layer("wide", "edge", 2, 3, 9, 70, 17, 3, 3, (2, 2)),
-    conv2d_cases.layer("1x1 of fewer pixels than lanes", "edge", 2, 7, 3, 8, 1),
-    conv2d_cases.layer("1x1 with stride", "edge", 1, 7, 9, 8, 1, stride=2),
-]
-cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
-cases += [case for case in gemm_cases.EDGES if case.name.startswith("small")]
-for kernel in (row for row in table.KERNELS if row.name in {names!r}):
-    print(kernel.name, end=" ", flush=True)
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
+@pytest.mark.parametrize("kernel", ROWS, ids=row_id)
+def test_nothing_is_read_outside_the_arrays(kernel):
+    """K leaves rows of the last panel empty. A crash here is a read or write past the end of an array."""
+    layers = [
+        conv2d_cases.layer("panels", "edge", 2, 5, 9, 15, 3, padding=1),
+        conv2d_cases.layer("groups", "edge", 1, 6, 10, 34, 3, padding=1, groups=2),
+        conv2d_cases.layer("depthwise", "edge", 2, 7, 7, 7, 3, padding=1, groups=7),
+        conv2d_cases.layer("strided", "edge", 2, 3, 11, 17, 3, stride=2, padding=1),
+        conv2d_cases.Layer("wide", "edge", 2, 3, 9, 70, 17, 3, 3, (2, 2)),
+        conv2d_cases.layer("1x1 of fewer pixels than lanes", "edge", 2, 7, 3, 8, 1),
+        conv2d_cases.layer("1x1 with stride", "edge", 1, 7, 9, 8, 1, stride=2),
+    ]
+    cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
+    cases += [case for case in gemm_cases.EDGES if case.name.startswith("small")]
     count = 0
     for case in (case for case in cases if case.op == kernel.op):
         arguments = case.arguments("float32", np.random.default_rng(0))
-        arguments = {{name: guarded(value) if isinstance(value, np.ndarray) else value
-                     for name, value in arguments.items()}}
-        if not kernel.cannot(**arguments):
+        arguments = {
+            name: guarded(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
+        }
+        if takes(kernel, arguments):
             kernel.load(**arguments, num_threads=1)
             count += 1
-    print(count > 0)
-"""
-    assert python(script, timeout=900).splitlines() == [f"{name} True" for name in names]
+    assert count
