@@ -259,10 +259,10 @@ def run_product(
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if packs and not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
-            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], 0, 1)
+            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], mr, 0, 1)
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-                pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], worker, packers)
+                pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], mr, worker, packers)
         keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(

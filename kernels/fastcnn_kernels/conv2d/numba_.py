@@ -132,10 +132,9 @@ def store_runs(
 
 
 @threaded
-def pack_weights(weight, a_packed, table, weight_offset, worker, workers):
+def pack_weights(weight, a_packed, table, weight_offset, mr, worker, workers):
     """Pack this worker's share of the panels of all groups' weights."""
     groups, M, L, weight_steps = table[0, 3], table[0, 4], table[0, 5], table[2]
-    mr = panel_rows(M)
     row_panels = (M + mr - 1) // mr
     for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
         g = task // row_panels
@@ -255,7 +254,7 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     if packs and not filled:
         pack_weights(
-            packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset
+            packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset, mr
         )
         keep(packed, order, a_packed)
     shifted_gemm(

@@ -392,13 +392,12 @@ cdef inline void pack_rows(
 
 
 cdef inline void pack_weights(
-    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, Py_ssize_t worker,
-    Py_ssize_t workers,
+    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, int mr,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Pack this worker's share of the panels of all groups' weights, [group][panel][L][mr]."""
     cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
     cdef const Py_ssize_t* weight_steps = table + 12
-    cdef int mr = panel_rows(M)
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr
     for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
         g = task // row_panels

@@ -20,7 +20,7 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MASKS_OF, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes,
-    direct, even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_rows, panel_width, real,
+    direct, even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_width, real,
     store_tile, zero_run
 )
 
@@ -58,8 +58,7 @@ cdef void masked_tiles(
     cdef Py_ssize_t N = table[0], P = table[1], Q = table[2], groups = table[3], M = table[4], L = table[5]
     cdef Py_ssize_t taps = table[9], width = table[10], m_step = table[19]
     cdef bint dense = table[20], whole, no_masks = table[22]
-    cdef int pool = <int>table[21]
-    cdef int mr = panel_rows(M)
+    cdef int pool = <int>table[21], mr = <int>table[23]
     cdef Py_ssize_t panels = (M + mr - 1) // mr, most = TILE_VECTORS(mr), VL = panel_width(image) // 2, vectors
     cdef Py_ssize_t tile_width = most * VL, pixels = (P - 1) * width + Q
     cdef Py_ssize_t tiles = (pixels + tile_width - 1) // tile_width, blocks = (tiles + tile_block - 1) // tile_block
@@ -146,7 +145,7 @@ cdef bint run_plan(
     cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], weight_size = weight.size, worker
     if plan.pads and has_nonfinite(weight_start, weight_size):
         return False
-    cdef int mr = panel_rows(M)
+    cdef int mr = <int>table[23]
     cdef Py_ssize_t panels = (M + mr - 1) // mr, tile_size = MR * 4 * panel_width(out_start), row_block = 0
     cdef Py_ssize_t tile_width = TILE_VECTORS(mr) * panel_width(out_start) // 2
     cdef Py_ssize_t tile_block = blocking.tiles_per_task(
@@ -171,10 +170,10 @@ cdef bint run_plan(
     cdef const real* bias_start = <const real*>address(bias)
     if not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
-            pack_weights(weight_start, a_packed, table, weight_offset, 0, 1)
+            pack_weights(weight_start, a_packed, table, weight_offset, mr, 0, 1)
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-                pack_weights(weight_start, a_packed, table, weight_offset, worker, packers)
+                pack_weights(weight_start, a_packed, table, weight_offset, mr, worker, packers)
         if packed is not None:
             keep(packed, order, filters)
     if num_threads == 1:
@@ -199,7 +198,7 @@ def conv2d(
     """Forward convolution."""
     cdef int clamp = ACTIVATIONS[activation]
     plan = geometry.forward(
-        x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize, max_pool
+        x.shape, weight.shape, out.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize, max_pool
     )
     if out.itemsize == 4:
         return run_plan(plan, x, weight, bias, out, <float*>address(out), clamp, packed, num_threads)
@@ -210,7 +209,7 @@ def conv2d(
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
-        dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
+        dy.shape, weight.shape, out.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
     )
     if out.itemsize == 4:
         return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)
@@ -304,7 +303,9 @@ cdef bint run_weight_plan(plan, dy, x, out, real* out_start, int num_threads) ex
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
-    plan = geometry.grad_weight(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(
+        x.shape, out.shape, dy.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     if out.itemsize == 4:
         return run_weight_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_weight_plan(plan, dy, x, out, <double*>address(out), num_threads)

@@ -13,9 +13,10 @@ import numpy as np
 
 from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
+from fastcnn_kernels.conv2d.direct.blocking import ROWS_PER_PANEL
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
-from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW, panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
@@ -28,7 +29,7 @@ class Plan(NamedTuple):
     table: np.ndarray  # rows: N, P, Q, groups, M, L; image, group and channel step of the source, taps, W, vectors;
     #                    weight steps of m and group; image and m step of the result, 1 if its rows are W long, 2 if
     #                    windows of 2 x 2 are pooled, 1 if each tap of each pixel lies inside the image and rows
-    #                    of both are equally long
+    #                    of both are equally long, rows of a panel of weights
     offset: np.ndarray  # (taps,)
     masks: np.ndarray  # (vectors, taps + 1) uint16; for the weight gradient as `grad_weight` has them
     weight_offset: np.ndarray  # (L,) of row l = (channel, tap) in one filter
@@ -57,14 +58,18 @@ def row_masks(source, output, row_shifts, column_shifts, VL):
     return bits.sum(1).astype(np.uint16), vectors, not inside[:, :Q].all()
 
 
-def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, VL, pool=1):
+def _plan(
+    N, groups, M, channels, source, output, row_shifts, column_shifts, weight_steps, weight_offset, MR, VL, pool=1
+):  # fmt: skip
     (H, W), (P, Q), taps = source, output, len(row_shifts) * len(column_shifts)
     masks, vectors, pads = row_masks(source, output, row_shifts, column_shifts, VL)
     table = np.zeros((4, 6), np.intp)
     table[0] = N, P, Q, groups, M, channels * taps
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
     table[2, :2] = weight_steps
-    table[3, :5] = groups * M * P * Q // pool**2, P * Q // pool**2, Q == W and pool == 1, pool, not pads and Q == W
+    plane = P * Q // pool**2
+    mr = panel_rows(M, MR, ROWS_PER_PANEL)
+    table[3] = groups * M * plane, plane, Q == W and pool == 1, pool, not pads and Q == W, mr
     offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
     return Plan(
         table, offset, masks, weight_offset, offset_sums(np.arange(channels) * H * W, offset), pads
@@ -72,34 +77,34 @@ def _plan(N, groups, M, channels, source, output, row_shifts, column_shifts, wei
 
 
 @planned
-def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, VL, pool=1):
-    """Plan of ``conv2d``; VL is the number of lanes of a vector."""
+def forward(x_shape, weight_shape, out_shape, padding, dilation, groups, MR, VL, pool=1):
+    """Plan of ``conv2d``; MR are rows of the largest tile, VL lanes of a vector."""
     (N, _, H, W), (K, Cg, R, S), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
     (dh, dw), (top, _, left, _) = dilation, padding
     return _plan(
         N, groups, K // groups, Cg, (H, W), (P, Q), [r * dh - top for r in range(R)], [s * dw - left for s in range(S)],
-        (Cg * R * S, K // groups * Cg * R * S), np.arange(Cg * R * S, dtype=np.intp), VL, pool,
+        (Cg * R * S, K // groups * Cg * R * S), np.arange(Cg * R * S, dtype=np.intp), MR, VL, pool,
     )  # fmt: skip
 
 
 @planned
-def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, VL):
+def grad_input(dy_shape, weight_shape, out_shape, padding, dilation, groups, MR, VL):
     """Plan of ``conv2d_grad_input``: the forward product with taps reversed and channels exchanged."""
     (N, K, P, Q), (_, Cg, R, S), (H, W) = dy_shape, weight_shape, out_shape[2:]
     (dh, dw), (top, _, left, _), Kg = dilation, padding, K // groups
     return _plan(
         N, groups, Cg, Kg, (P, Q), (H, W), [top - r * dh for r in range(R)], [left - s * dw for s in range(S)],
-        (R * S, Kg * Cg * R * S), offset_sums(np.arange(Kg) * Cg * R * S, np.arange(R * S)), VL,
+        (R * S, Kg * Cg * R * S), offset_sums(np.arange(Kg) * Cg * R * S, np.arange(R * S)), MR, VL,
     )  # fmt: skip
 
 
 @planned
-def grad_weight(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL):
+def grad_weight(x_shape, weight_shape, dy_shape, padding, dilation, groups, MR, VL):
     """Plan of ``conv2d_grad_weight``. A vector's masks are that of dy, then those of the taps and some of them again.
 
     A tile of columns l = (channel, tap) may begin with any tap: its masks lie side by side.
     """
-    plan = forward(x_shape, weight_shape, dy_shape, padding, dilation, groups, VL)
+    plan = forward(x_shape, weight_shape, dy_shape, padding, dilation, groups, MR, VL)
     taps = plan.masks.shape[1] - 1
     order = [taps, *(tap % taps for tap in range(taps + DOT_COLUMNS_OF_ONE_ROW - 1))]
     return plan._replace(masks=np.ascontiguousarray(plan.masks[:, order]))

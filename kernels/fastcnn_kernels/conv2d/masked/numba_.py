@@ -11,7 +11,7 @@ from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weights
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
+from fastcnn_kernels.gemm.numba_ import even_tile
 from fastcnn_kernels.gemm.numba_copies import (
     keep_lanes,
     zero_run,
@@ -66,7 +66,7 @@ def masked_tiles(
     N, P, Q, groups, M, L = table[0, 0], table[0, 1], table[0, 2], table[0, 3], table[0, 4], table[0, 5]
     taps, width, m_step, dense, pool = table[1, 3], table[1, 4], table[3, 1], table[3, 2], table[3, 3]
     no_masks = table[3, 4] == 1
-    mr = panel_rows(M)
+    mr = table[3, 5]
     panels, most, VL = (M + mr - 1) // mr, tile_vectors(mr), panel_width(image) // 2
     tile_width, pixels = most * VL, (P - 1) * width + Q
     tiles = (pixels + tile_width - 1) // tile_width
@@ -140,8 +140,8 @@ def masked_tiles(
 
 def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     """Allocate the workspace of a `geometry.Plan` and run it."""
-    (N, P, Q, groups, M, L), (_, _, _, taps, width, _), _, (_, _, _, pool, _, _) = plan.table.tolist()
-    mr, lanes = panel_rows(M), VECTOR_BYTES // out.itemsize
+    (N, P, Q, groups, M, L), (_, _, _, taps, width, _), _, (_, _, _, pool, _, mr) = plan.table.tolist()
+    lanes = VECTOR_BYTES // out.itemsize
     panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, tile_vectors(mr) * lanes
     tile_block = blocking.tiles_per_task(
         -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
@@ -156,7 +156,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     bias = padded_bias(bias, groups, M, mr)
     if not filled:
         pack_weights(
-            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset
+            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset, mr
         )
         keep(packed, order, a_packed)
     masked_tiles(
@@ -172,7 +172,7 @@ def conv2d(
 ):  # fmt: skip
     """Forward convolution."""
     plan = geometry.forward(
-        x.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize, max_pool
+        x.shape, weight.shape, out.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize, max_pool
     )
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
@@ -184,7 +184,7 @@ def conv2d(
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
-        dy.shape, weight.shape, out.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize
+        dy.shape, weight.shape, out.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
     )
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
@@ -261,7 +261,9 @@ def run_weight_plan(plan, dy, x, out, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    plan = geometry.grad_weight(x.shape, out.shape, dy.shape, padding, dilation, groups, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_weight(
+        x.shape, out.shape, dy.shape, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+    )
     run_weight_plan(plan, dy, x, out.ravel(), num_threads)
     # A masked lane is a zero, which met what it must not.
     return not (plan.pads and any_nonfinite(out.ravel(), num_threads))
