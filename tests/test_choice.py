@@ -12,7 +12,7 @@ from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.conv2d.pointwise import blocking as pointwise
 from fastcnn_kernels.gemm import blocking as gemm
 from fastcnn_kernels.gemm.cases import EDGES
-from fastcnn_kernels.gemm.geometry import panel_rows
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW, panel_rows
 from fastcnn_kernels.gemm.skinny import blocking as skinny
 from fastcnn_kernels.gemm.small import blocking as small
 
@@ -345,6 +345,15 @@ def test_reason_is_given():
 )
 def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
     assert product(M, L, N, transpose_a, transpose_b) == expected
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_aliasing_rows_are_read_as_many_at_a_time_as_l1_has_ways(itemsize):
+    length = skinny.ALIASING_ROWS // itemsize
+    rows = skinny.BYTES_OF_L3 // skinny.ALIASING_ROWS
+    sizes = [(rows, length), (rows, length - 1), (rows + 1, length), (rows // 3, 3 * length)]
+    columns = [skinny.columns_of_one_row(*size, itemsize) for size in sizes]
+    assert columns == [skinny.L1_WAYS, DOT_COLUMNS_OF_ONE_ROW, DOT_COLUMNS_OF_ONE_ROW, skinny.L1_WAYS]
 
 
 @pytest.mark.parametrize("case", [case for case in EDGES if "packed" in case.name], ids=lambda case: case.name)

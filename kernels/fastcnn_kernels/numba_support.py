@@ -18,15 +18,18 @@ compiled = functools.partial(_plain, _nrt=False)
 
 
 def call_compiled(context, builder, function, argument_types, arguments):
-    """Call the machine code of a compiled function that returns nothing, compiled once for these argument types.
+    """Call the machine code of a compiled function, compiled once for these argument types.
 
-    Numba would compile it again into the code of each of its callers.
+    Numba would compile it again into the code of each of its callers. The function returns nothing and raises nothing:
+    its status is not asked for. Its machine code lives as long as the dispatcher `function`.
     """
     function.compile(argument_types)
     code = function.overloads[argument_types]
     symbol = f"fastcnn{code.fndesc.mangled_name}"
     # Not a C callback: that would copy the arguments on the stack, in vectors wider than they were stored in.
-    binding.add_symbol(symbol, code.library.get_pointer_to_function(code.fndesc.mangled_name))
+    address = code.library.get_pointer_to_function(code.fndesc.mangled_name)
+    assert address, f"{symbol} has no machine code"
+    binding.add_symbol(symbol, address)
     declared = cgutils.get_or_insert_function(
         builder.module, context.call_conv.get_function_type(types.none, argument_types), symbol
     )

@@ -50,6 +50,8 @@ EDGES = [
     matmul("stream, blocks of panels", "edge", 14, 2501, 20, bias=True),
     matmul("stream of a batch, blocks of panels", "edge", 9, 1900, 33, Z=3, transpose_a=True),
     matmul("stream past shared rows", "edge", 10, 300, 17, Z=5, shared="a", bias=True),
+    matmul("dots of one row with rows of 4 KiB", "edge", 1, 21, 1024, Z=2, transpose_b=True, bias=True),
+    matmul("dots of one column with rows of 4 KiB", "edge", 21, 1, 1024),
     matmul("outer products, whole tiles", "edge", 17, 96, 48, transpose_b=True),
     matmul("outer products, a tile that overlaps", "edge", 64, 101, 49, transpose_b=True, bias=True),
     matmul("outer products with the columns", "edge", 97, 40, 50, bias=True),

@@ -215,7 +215,7 @@ COMPRESS = "llvm.x86.avx512.mask.compress"
 
 @cache
 def _dispatcher(function):
-    """Compile a micro-kernel for calls from compiled code only."""
+    """What compiles a micro-kernel for calls from compiled code only, and keeps its machine code alive."""
     return njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -40,7 +40,8 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize):
     (ZF, ZK), (F, K) = (b_shape[0], a_shape[0])[:: 1 if swapped else -1], (N, M) if swapped else (M, N)
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
-        *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)), blocking.columns_of_one_row(K, L, itemsize),
+        *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
+        blocking.columns_of_one_row(ZK * K, L, itemsize),
     )  # fmt: skip
     offset = along(DOT_COLUMNS_OF_ONE_ROW, L)
     turned = F > 1 and (not transpose_b if swapped else transpose_a)
