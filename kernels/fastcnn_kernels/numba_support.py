@@ -63,8 +63,8 @@ def _share_out(typingctx, share, workers, arguments):
     share_types = (*arguments.types, types.intp, types.intp)
 
     def code(context, builder, signature, values):
-        _, number, loaded = values
-        stored = cgutils.alloca_once_value(builder, loaded)
+        _, number, together = values
+        stored = cgutils.alloca_once_value(builder, together)
         entry_type = ir.FunctionType(ir.VoidType(), [number.type] * 3)
         entry = ir.Function(builder.module, entry_type, builder.module.get_unique_name("entry"))
         entry.linkage = "internal"
