@@ -14,6 +14,7 @@ COPIES = "fastcnn_kernels.conv2d.winograd.remainders"
 FAMILIES = sorted({COPIES, *(kernel.module.rpartition(".")[0] for kernel in table.KERNELS)})
 #: Files beside the twins whose functions other families use, too.
 SHARED = {
+    "fastcnn_kernels.gemm": ("panels.pxd", "numba_panels.py"),
     "fastcnn_kernels.gemm.small": ("rows.pxd", "numba_rows.py"),
     "fastcnn_kernels.conv2d": ("epilogue.pxd", "numba_epilogue.py"),
 }
@@ -30,8 +31,7 @@ def test_same_functions_in_the_same_order(family):
     numba, cython = functions(folder / "numba_.py"), functions(folder / "cython_.pyx")
     # in micro.pxd and micro.h on the Cython side
     shared_from_micro = {
-        "even_tile", "panel_rows", "pack_rows", "pack_weights", "store_tile", "lane_sum", "add_chunks",
-        "find_nonfinite", "has_nonfinite", "panel_pitch", "whole_lines", "find_segments",
+        "store_tile", "lane_sum", "add_chunks", "find_nonfinite", "has_nonfinite", "whole_lines", "find_segments",
     }  # fmt: skip
     assert [name for name in numba if name not in shared_from_micro] == cython
     if family in SHARED:
@@ -56,10 +56,10 @@ def test_every_row_of_an_op_has_the_same_arguments(op):
 
 
 def test_plans_count_the_rows_of_panels_as_kernels_do():
-    from fastcnn_kernels.gemm import geometry, numba_
+    from fastcnn_kernels.gemm import geometry, numba_panels
 
     for M in range(1, 400):
-        assert geometry.panel_rows(M, numba_.MR) == numba_.panel_rows(M)
+        assert geometry.panel_rows(M, numba_panels.MR) == numba_panels.panel_rows(M)
 
 
 def test_sizes_of_tiles_are_those_that_plans_count_on():

@@ -1,23 +1,44 @@
-"""Blocks of the general convolution: those of every product (``gemm``), but for few pixels beside many filters."""
+"""Blocks of the general convolution, each with its reason; sizes are in elements, budgets in bytes."""
 
 import numpy as np
 
-from fastcnn_kernels.gemm.blocking import even, product_blocks
+from fastcnn_kernels.gemm.blocking import L2_BYTES_FOR_B, L_BLOCK, PANELS_OF_B, even
 from fastcnn_kernels.memory import planned
 
-#: All pixels up to this size may fill L2 in every task, if panels of filters are more than twice as many as theirs:
-#: packing the pixels again in each task then costs less than filters that are packed to memory and come back.
+#: All pixels up to this size may fill L2, if panels of filters are more than twice as many as theirs: filters that come
+#: back for every few panels of pixels would cost more.
 PIXELS_IN_L2 = 1 << 20
-#: Tasks that share out the filters then: each packs the pixels, two threads four times.
-TASKS_OF_FILTERS = 8
+#: Sums that wait for the next block of the sum stay in L2.
+SUMS_IN_L2 = 1 << 20
+#: Panels of filters that a worker packs at a time: where they lie side by side, their rows are read in long stretches.
+PANELS_OF_FILTERS = 8
+#: Multiply-adds in the time of packing a pixel and a weight; weights that several workers meet go through memory.
+COST_OF_PIXEL, COST_OF_WEIGHT, COST_OF_SHARED_WEIGHT = 16, 24, 36
 
 
 @planned
-def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize):
-    """As `product_blocks`: panels of filters and of pixels per task, and rows of the sum at a time."""
-    panels, pixel_panels = -(-M // mr), -(-pixels // NR)
-    blocks = product_blocks(groups, M, pixels, L, mr, NR, itemsize)
-    length = int(blocks[2])
-    if 2 * pixel_panels < panels and pixel_panels * length * NR * itemsize <= PIXELS_IN_L2 and pixel_panels > blocks[1]:
-        return np.array([even(panels, -(-panels * groups // TASKS_OF_FILTERS)), pixel_panels, length], np.intp)
-    return blocks
+def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize, num_threads):
+    """Panels of filters in a part, of pixels at a time, rows of the sum, and filters that a worker packs at a time.
+
+    Workers share out the panels of pixels beside each part of each group's filters. With fewer parts pixels are packed
+    less often, with more the shares are even, or each worker meets filters of its own (else 0 are packed at a time):
+    the busiest worker decides. As no digit depends on it, the threads may.
+    """
+    panels, pixel_panels, length = -(-M // mr), -(-pixels // NR), even(L, L_BLOCK)
+    panel_bytes = length * NR * itemsize
+    most = max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // panel_bytes))
+    if 2 * pixel_panels < panels and pixel_panels * panel_bytes <= PIXELS_IN_L2:
+        most = pixel_panels
+    block = even(pixel_panels, most)
+    fewest = 1 if length == L else min(panels, -(-panels * block * mr * NR * itemsize // SUMS_IN_L2))
+
+    def packs_alone(rows):
+        return block == pixel_panels and groups * -(-panels // rows) % num_threads == 0
+
+    def busiest_worker(rows):
+        share = -(-groups * -(-panels // rows) * pixel_panels // num_threads)
+        cost = COST_OF_WEIGHT if packs_alone(rows) else COST_OF_SHARED_WEIGHT
+        return share * NR * (rows * mr + COST_OF_PIXEL) + groups * panels * mr * cost / num_threads
+
+    rows = min((-(-panels // parts) for parts in range(fewest, panels + 1)), key=busiest_worker)
+    return np.array([rows, block, length, PANELS_OF_FILTERS if packs_alone(rows) else 0], np.intp)

@@ -21,14 +21,14 @@ from libc.string cimport memset
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    has_nonfinite, lane_sum, micro, pack_rows, pack_runs, pack_weights, panel_rows, panel_width,
-    put_steps, real, split_row, steps_to, take_steps, zero_run
+    has_nonfinite, lane_sum, micro, pack_runs, panel_width, put_steps, real, split_row, steps_to, take_steps, zero_run
 )
+from fastcnn_kernels.gemm.panels cimport even_tile, pack_block, pack_panels, panel_rows, rows_side_by_side
 
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.prepacked import keep, remembered, room
-from fastcnn_kernels.gemm.blocking import packing_threads, rows_side_by_side
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.memory import empty
 
 
@@ -142,43 +142,44 @@ cdef void store_runs(
 cdef void shifted_gemm(
     const real* source, const real* weight, const real* a_packed, const real* bias, real* out, const Py_ssize_t* table,
     const Py_ssize_t* source_offset, const Py_ssize_t* weight_offset, int activation, int pool,
-    const Py_ssize_t* blocks, Py_ssize_t streams, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs,
-    Py_ssize_t worker, Py_ssize_t workers,
+    const Py_ssize_t* blocks, real* scratch, Py_ssize_t scratch_step, Py_ssize_t* runs, Py_ssize_t worker,
+    Py_ssize_t workers,
 ) noexcept nogil:
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
-    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time, `streams` of them side by
-    side. Its sums wait in out where a tile is dense there, else in the scratch. Weights that no other task meets are
-    packed here; `a_packed` is NULL.
+    A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
+    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile is dense there, else in the
+    scratch. Weights that no other worker meets are packed here, WB panels at a time; `a_packed` is NULL.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
     cdef const Py_ssize_t* weight_steps = table + 12
     cdef const Py_ssize_t* out_steps = table + 18
     cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], plane = shape[1] * shape[2]
-    cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2]
+    cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2], WB = blocks[3]
     cdef int NR = panel_width(source), mr = panel_rows(M), span = NR // pool
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
-    cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span
-    cdef Py_ssize_t i_blocks = (row_panels + IB - 1) // IB, j_blocks = (pixel_panels + JB - 1) // JB
-    cdef Py_ssize_t tasks = groups * j_blocks * i_blocks, task, g, i, panel, row_panel, row_first, first, panels, pixel
-    cdef Py_ssize_t step, l0, count, part
+    cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span, parts = (row_panels + IB - 1) // IB
+    cdef Py_ssize_t task = groups * parts * pixel_panels * worker // workers
+    cdef Py_ssize_t last = groups * parts * pixel_panels * (worker + 1) // workers, g, i, panel, row_panel, row_first
+    cdef Py_ssize_t first, panels, pixel, step, l0, count, part, here, streams = rows_side_by_side(LB)
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
     cdef real* weights = packed + JB * NR * LB
-    cdef real* pooled = weights + (0 if a_packed != NULL else (mr * LB + NR - 1) // NR * NR)
+    cdef real* pooled = weights + (WB * mr * LB + NR - 1) // NR * NR
     cdef real* sums = pooled + NR
     cdef real* c
     cdef const real* a
     cdef bint dense
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        g = task // (j_blocks * i_blocks)
-        first = task // i_blocks % j_blocks * JB
-        row_first = task % i_blocks * IB
-        panels = min(JB, pixel_panels - first)
+    while task < last:
+        g = task // (parts * pixel_panels)
+        row_first = task // pixel_panels % parts * IB
+        first = task % pixel_panels
+        panels = even_tile(min(pixel_panels - first, last - task), JB)
+        task += panels
         for panel in range(panels):
             run_start = counts + JB + panel * (3 * NR + 1)
             pixel = (first + panel) * span
@@ -195,19 +196,21 @@ cdef void shifted_gemm(
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pack_runs(
                         source + g * source_steps[2], packed + (panel * count + part) * NR,
-                        min(streams, count - part), source_offset + l0 + part, counts[panel], run_start,
-                        run_start + NR + 1,
+                        min(streams, count - part), source_offset + l0 + part,
+                        max(0, min(streams, count - part - streams)), counts[panel], run_start, run_start + NR + 1,
                     )
             for row_panel in range(row_first, min(row_panels, row_first + IB)):
                 i = row_panel * mr
                 if a_packed != NULL:
                     a = a_packed + g * a_size + i * L + l0 * mr
                 else:
-                    pack_rows(
-                        weight + g * weight_steps[1] + i * weight_steps[0], weights, min(mr, M - i), mr, count,
-                        weight_steps[0], weight_offset + l0,
-                    )
-                    a = weights
+                    here = (row_panel - row_first) % WB
+                    if here == 0:
+                        pack_block(
+                            weight + g * weight_steps[1], weights, M, mr, row_panel,
+                            min(row_panel + WB, row_first + IB, row_panels), count, weight_steps[0], weight_offset + l0,
+                        )
+                    a = weights + here * mr * count
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * span
@@ -244,11 +247,10 @@ def run_product(
     cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5]
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
-    cdef const Py_ssize_t[::1] blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, sizeof(real))
-    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], tiles = blocks[0] * JB if LB < L else 1
-    cdef Py_ssize_t streams = rows_side_by_side(LB)
-    cdef bint packs = packed is not None or (pixels + NR - 1) // NR > JB
-    cdef Py_ssize_t scratch_step = (JB * LB + (0 if packs else (mr * LB + NR - 1) // NR) + 1 + tiles * mr) * NR
+    cdef const Py_ssize_t[::1] blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, sizeof(real), num_threads)
+    cdef Py_ssize_t JB = blocks[1], LB = blocks[2], WB = blocks[3], tiles = blocks[0] * JB if LB < L else 1
+    cdef bint packs = packed is not None or WB == 0
+    cdef Py_ssize_t scratch_step = (JB * LB + (WB * mr * LB + NR - 1) // NR + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
     order = ("plain", mr, M)
     filters, filled = room(packed, order, groups * ((M + mr - 1) // mr) * mr * L if packs else 1, dtype)
@@ -259,16 +261,21 @@ def run_product(
     cdef const real* bias_start = &bias[0] if bias is not None else NULL
     if packs and not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
-            pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], mr, 0, 1)
+            pack_panels(
+                &weight[0], &a_packed[0], groups, table[2, 1], M, mr, L, table[2, 0], &weight_offset[0], 0, 1
+            )
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-                pack_weights(&weight[0], &a_packed[0], &table[0, 0], &weight_offset[0], mr, worker, packers)
+                pack_panels(
+                    &weight[0], &a_packed[0], groups, table[2, 1], M, mr, L, table[2, 0], &weight_offset[0], worker,
+                    packers,
+                )
         keep(packed, order, filters)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         shifted_gemm(
             &source[0], &weight[0], &a_packed[0] if packs else NULL, bias_start, &out[0] + out_start, &table[0, 0],
-            &source_offset[0], &weight_offset[0], activation, pool, &blocks[0], streams, &scratch[0],
-            scratch_step, &runs[0], worker, num_threads,
+            &source_offset[0], &weight_offset[0], activation, pool, &blocks[0], &scratch[0], scratch_step,
+            &runs[0], worker, num_threads,
         )
 
 

@@ -1,4 +1,4 @@
-"""Convolution in Numba: three matrix products over shifted rows. Contract in the family's ``__init__``.
+"""Convolution in Numba: matrix products over shifted rows. Contract in the family's ``__init__``.
 
 The twin of ``cython_.pyx``: the same functions in the same order; the algorithms are described there. An array and a
 start index stand for a C pointer.
@@ -9,8 +9,7 @@ import numpy as np
 from fastcnn_kernels.conv2d import blocking, geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
-from fastcnn_kernels.gemm.blocking import packing_threads, rows_side_by_side
-from fastcnn_kernels.gemm.numba_ import pack_rows, panel_rows
+from fastcnn_kernels.gemm.blocking import packing_threads
 from fastcnn_kernels.gemm.numba_copies import (
     pack_runs,
     put_steps,
@@ -19,13 +18,9 @@ from fastcnn_kernels.gemm.numba_copies import (
     take_steps,
     zero_run,
 )
-from fastcnn_kernels.gemm.numba_llvm import (
-    VECTOR_BYTES,
-    panel_width,
-)
-from fastcnn_kernels.gemm.numba_micro import (
-    micro,
-)
+from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_panels import even_tile, pack_block, pack_panels, panel_rows, rows_side_by_side
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room
@@ -132,52 +127,41 @@ def store_runs(
 
 
 @threaded
-def pack_weights(weight, a_packed, table, weight_offset, mr, worker, workers):
-    """Pack this worker's share of the panels of all groups' weights."""
-    groups, M, L, weight_steps = table[0, 3], table[0, 4], table[0, 5], table[2]
-    row_panels = (M + mr - 1) // mr
-    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
-        g = task // row_panels
-        i = task % row_panels * mr
-        pack_rows(
-            weight, g * weight_steps[1] + i * weight_steps[0], a_packed, (g * row_panels * mr + i) * L,
-            min(mr, M - i), mr, L, weight_steps[0], weight_offset, 0,
-        )  # fmt: skip
-
-
-@threaded
 def shifted_gemm(
     source, weight, a_packed, packs, bias, has_bias, out, out_start, table, source_offset, weight_offset, activation,
-    pool, blocks, streams, scratch, scratch_step, runs, worker, workers,
+    pool, blocks, scratch, scratch_step, runs, worker, workers,
 ):  # fmt: skip
     """out[n, g, m, p, q] = bias[g, m] + sum_l weight[g, m, l] source[n, g, l, p, q], activated and pooled.
 
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
-    A task has IB panels of rows and JB of pixels, and packs LB rows of the latter at a time, `streams` of them side by
-    side. Its sums wait in out where a tile is dense there, else in the scratch. Weights that no other task meets are
-    packed here; `packs` is False.
+    A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
+    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile is dense there, else in the
+    scratch. Weights that no other worker meets are packed here, WB panels at a time; `packs` is False.
     """
     shape, source_steps, weight_steps, out_steps = table[0], table[1], table[2], table[3]
     P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
-    IB, JB, LB = blocks[0], blocks[1], blocks[2]
+    IB, JB, LB, WB = blocks[0], blocks[1], blocks[2], blocks[3]
     plane, pixels = P * Q, shape[0] * P * Q
     NR, mr = panel_width(source), panel_rows(M)
     span = NR // pool
     row_panels, pixel_panels = (M + mr - 1) // mr, (pixels + span - 1) // span
-    a_size = row_panels * mr * L
-    i_blocks, j_blocks = (row_panels + IB - 1) // IB, (pixel_panels + JB - 1) // JB
-    tasks = groups * j_blocks * i_blocks
+    a_size, streams = row_panels * mr * L, rows_side_by_side(LB)
+    parts = (row_panels + IB - 1) // IB
+    tasks = groups * parts * pixel_panels
+    task, last = tasks * worker // workers, tasks * (worker + 1) // workers
     counts = worker * JB * (3 * NR + 2)
     packed = worker * scratch_step
     weights = packed + JB * NR * LB
-    pooled = weights + (0 if packs else (mr * LB + NR - 1) // NR * NR)
+    pooled = weights + (WB * mr * LB + NR - 1) // NR * NR
     sums = pooled + NR
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-        g = task // (j_blocks * i_blocks)
-        first = task // i_blocks % j_blocks * JB
-        row_first = task % i_blocks * IB
-        panels = min(JB, pixel_panels - first)
+    while task < last:
+        g = task // (parts * pixel_panels)
+        row_first = task // pixel_panels % parts * IB
+        row_last = min(row_panels, row_first + IB)
+        first = task % pixel_panels
+        panels = even_tile(min(pixel_panels - first, last - task), JB)
+        task += panels
         for panel in range(panels):
             run_start = counts + JB + panel * (3 * NR + 1)
             pixel = (first + panel) * span
@@ -193,21 +177,24 @@ def shifted_gemm(
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pack_runs(
                         source, g * source_steps[2], scratch, packed + (panel * count + part) * NR,
-                        min(streams, count - part), source_offset, l0 + part, runs[counts + panel], runs, run_start,
+                        min(streams, count - part), source_offset, l0 + part,
+                        max(0, min(streams, count - part - streams)), runs[counts + panel], runs, run_start,
                         run_start + NR + 1,
                     )  # fmt: skip
-            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+            for row_panel in range(row_first, row_last):
                 i = row_panel * mr
                 rows = min(mr, M - i)
                 out_row = out_start + (g * M + i) * out_steps[3]
                 if packs:
                     a, a_start = a_packed, g * a_size + i * L + l0 * mr
                 else:
-                    pack_rows(
-                        weight, g * weight_steps[1] + i * weight_steps[0], scratch, weights, rows, mr, count,
-                        weight_steps[0], weight_offset, l0,
-                    )  # fmt: skip
-                    a, a_start = scratch, weights
+                    here = (row_panel - row_first) % WB
+                    if here == 0:
+                        pack_block(
+                            weight, g * weight_steps[1], scratch, weights, M, mr, row_panel,
+                            min(row_last, row_panel + WB), count, weight_steps[0], weight_offset, l0,
+                        )  # fmt: skip
+                    a, a_start = scratch, weights + here * mr * count
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * span
@@ -242,25 +229,27 @@ def shifted_gemm(
 def run_product(product, source, weight, bias, out, activation, pool, packed, num_threads):
     """Allocate the workspace of one `shifted_gemm` and run it; `product` is a `geometry.Product`."""
     N, P, Q, groups, M, L = product.table[0].tolist()
+    row_step, group_step = product.table[2, :2].tolist()
     NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q * pool
-    blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, out.itemsize)
-    IB, JB, LB = blocks.tolist()
-    packs = packed is not None or -(-pixels // NR) > JB
+    blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, out.itemsize, num_threads)
+    IB, JB, LB, WB = blocks.tolist()
+    packs = packed is not None or WB == 0
     tiles = IB * JB if LB < L else 1
-    scratch_step = (JB * LB + (0 if packs else -(-mr * LB // NR)) + 1 + tiles * mr) * NR
+    scratch_step = (JB * LB + -(-WB * mr * LB // NR) + 1 + tiles * mr) * NR
     order = ("plain", mr, M)
     a_packed, filled = room(packed, order, groups * -(-M // mr) * mr * L if packs else 1, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
     runs = np.empty(num_threads * JB * (3 * NR + 2), np.intp)
     if packs and not filled:
-        pack_weights(
-            packing_threads(a_packed.size, num_threads), weight, a_packed, product.table, product.weight_offset, mr
-        )
+        pack_panels(
+            packing_threads(a_packed.size, num_threads), weight, a_packed, groups, group_step, M, mr, L, row_step,
+            product.weight_offset,
+        )  # fmt: skip
         keep(packed, order, a_packed)
     shifted_gemm(
         num_threads, source, weight, a_packed, packs, a_packed if bias is None else bias, bias is not None, out,
         product.out_start, product.table, product.source_offset, product.weight_offset, activation, pool, blocks,
-        rows_side_by_side(LB), scratch, scratch_step, runs,
+        scratch, scratch_step, runs,
     )  # fmt: skip
 
 

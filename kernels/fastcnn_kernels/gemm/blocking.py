@@ -71,16 +71,6 @@ def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
     return np.array([row_panels, even(column_panels, min(most_columns, share)), length, COLUMNS_IN_TASKS], np.intp)
 
 
-#: Rows of the sum packed for one panel of columns after the other: each lies in a row or plane of its own, and so many
-#: streams are what the prefetchers and the TLB of L1 keep up with.
-STREAMS = 16
-
-
-def rows_side_by_side(rows: int) -> int:
-    """Rows packed side by side; a few more than `STREAMS` all at once, as beginning a panel takes time as well."""
-    return rows if rows <= 2 * STREAMS else STREAMS
-
-
 #: Fewer elements are packed by one thread: it takes about as long as waking the others (2 us, Numba 4).
 PARALLEL_PACKING = 1 << 14
 

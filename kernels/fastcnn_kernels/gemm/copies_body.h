@@ -99,9 +99,9 @@ static void NAME(split_row)(const REAL *source, ptrdiff_t begin, ptrdiff_t end, 
 }
 
 /* Pack one panel: row l is made of runs, contiguous at source + l_offset[l] + run_offset[run], of which column
- * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. */
-static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t runs,
-                            const ptrdiff_t *run_start, const ptrdiff_t *run_offset) {
+ * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. The row `next` rows ahead is asked for. */
+static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t next,
+                            ptrdiff_t runs, const ptrdiff_t *run_start, const ptrdiff_t *run_offset) {
     const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
 #if defined(__GNUC__) && defined(__AVX512F__)
     /* A vector is put together in a register, from a masked load of each run that it meets. */
@@ -122,6 +122,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
                    : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
 #define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { \
             NAME(vec) v = {0}; \
+            PREFETCH_FAR(base[0] + l_offset[l + next]); \
             body; \
             NAME(store)(target, v); \
         }

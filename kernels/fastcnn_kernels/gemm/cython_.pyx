@@ -14,7 +14,8 @@ number of threads.
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, pack_rows, panel_width, real
+from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, panel_width, real
+from fastcnn_kernels.gemm.panels cimport pack_block, pack_panels
 
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.memory import empty
@@ -44,46 +45,10 @@ cdef void multiply_tile(
             copy_run(c + i * ldc, tile + i * NR, columns)
 
 
-cdef void pack_block(
-    const real* matrix, real* packed, Py_ssize_t rows, int panel, Py_ssize_t first, Py_ssize_t last, Py_ssize_t L,
-    Py_ssize_t row_step, const Py_ssize_t* along, Py_ssize_t streams,
-) noexcept nogil:
-    """Pack panels [first, last) of A, or of B, whose columns are the rows here: L elements of each row.
-
-    Where rows lie side by side, `streams` elements of all of them are read, then those that follow.
-    """
-    cdef Py_ssize_t turn = streams if row_step == 1 else L, part, index, i
-    for part in range((L + turn - 1) // turn):
-        part = part * turn
-        for index in range(first, last):
-            i = index * panel
-            pack_rows(
-                matrix + i * row_step, packed + ((index - first) * L + part) * panel, min(panel, rows - i), panel,
-                min(turn, L - part), row_step, along + part,
-            )
-
-
-cdef void pack_panels(
-    const real* matrix, real* packed, Py_ssize_t Z, Py_ssize_t rows, int panel, Py_ssize_t L, Py_ssize_t row_step,
-    const Py_ssize_t* along, Py_ssize_t streams, Py_ssize_t worker, Py_ssize_t workers,
-) noexcept nogil:
-    """Pack this worker's share of all panels."""
-    cdef Py_ssize_t panels = (rows + panel - 1) // panel, z, end
-    cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    while task < last:
-        z = task // panels
-        end = min(last, (z + 1) * panels)
-        pack_block(
-            matrix + z * rows * L, packed + task * panel * L, rows, panel, task - z * panels, end - z * panels, L,
-            row_step, along, streams,
-        )
-        task = end
-
-
 cdef void multiply_blocks(
     const real* a, const real* b, const real* a_packed, const real* b_packed, const real* bias, real* c, real* scratch,
     const Py_ssize_t* table, const Py_ssize_t* along_a, const Py_ssize_t* along_b, const Py_ssize_t* blocks,
-    Py_ssize_t streams, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Multiply this worker's share of C's blocks; the scratch has a tile, and a block that is packed here."""
     cdef Py_ssize_t Z = table[0], ZA = table[1], ZB = table[2], M = table[3], N = table[4], L = table[5]
@@ -111,9 +76,9 @@ cdef void multiply_blocks(
             l0 = step * LB
             count = min(LB, L - l0)
             if rows_here:
-                pack_block(a + za * M * L, packed, M, mr, i0, i1, count, table[6], along_a + l0, streams)
+                pack_block(a + za * M * L, packed, M, mr, i0, i1, count, table[6], along_a + l0)
             elif columns_here:
-                pack_block(b + zb * N * L, packed, N, NR, j0, j1, count, table[7], along_b + l0, streams)
+                pack_block(b + zb * N * L, packed, N, NR, j0, j1, count, table[7], along_b + l0)
             rows = <const real*>packed if rows_here else a_packed + ((za * row_panels + i0) * L + l0) * mr
             columns = <const real*>packed if columns_here else b_packed + ((zb * column_panels + j0) * L + l0) * NR
             rows_step = (count if rows_here else L) * mr
@@ -146,7 +111,6 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
     cdef int NR = panel_width(out), mr = <int>table[8]
     cdef Py_ssize_t own = (blocks[0] * mr if ZA == 0 else blocks[1] * NR if ZB == 0 else 0) * blocks[2]
     cdef Py_ssize_t scratch_step = MR * NR + (own + NR - 1) // NR * NR, b_size = ZB * ((N + NR - 1) // NR) * NR * L
-    cdef Py_ssize_t streams = blocking.rows_side_by_side(blocks[2])
     workspace = empty(num_threads * scratch_step + b_size + ZA * ((M + mr - 1) // mr) * mr * L, a.dtype)
     cdef real* scratch = <real*>address(workspace)
     cdef real* b_packed = scratch + num_threads * scratch_step
@@ -154,20 +118,19 @@ cdef int run_product(plan, a, b, bias, real* out, int num_threads) except -1:
     cdef int packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
     if num_threads == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
-            pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, streams, 0, 1)
-            pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, 0, 1)
+            pack_panels(a_start, a_packed, ZA, M * L, M, mr, L, row_step, along_a, 0, 1)
+            pack_panels(b_start, b_packed, ZB, N * L, N, NR, L, column_step, along_b, 0, 1)
             multiply_blocks(
-                a_start, b_start, a_packed, b_packed, bias_start, out, scratch, table, along_a, along_b, blocks,
-                streams, 0, 1,
+                a_start, b_start, a_packed, b_packed, bias_start, out, scratch, table, along_a, along_b, blocks, 0, 1
             )
         return 0
     for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-        pack_panels(a_start, a_packed, ZA, M, mr, L, row_step, along_a, streams, worker, packers)
-        pack_panels(b_start, b_packed, ZB, N, NR, L, column_step, along_b, streams, worker, packers)
+        pack_panels(a_start, a_packed, ZA, M * L, M, mr, L, row_step, along_a, worker, packers)
+        pack_panels(b_start, b_packed, ZB, N * L, N, NR, L, column_step, along_b, worker, packers)
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         multiply_blocks(
             a_start, b_start, a_packed, b_packed, bias_start, out, scratch + worker * scratch_step, table, along_a,
-            along_b, blocks, streams, worker, num_threads,
+            along_b, blocks, worker, num_threads,
         )
 
 

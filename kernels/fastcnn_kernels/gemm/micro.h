@@ -89,7 +89,9 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #define UNROLL
 #endif
 
-#define AHEAD 16 /* rows to prefetch when packing across rows of a matrix, which no prefetcher follows: L3 is that far */
+/* Rows of the sum packed for one panel after the other: each lies in a row or plane of its own, and so many streams are what
+ * the prefetchers and the TLB of L1 keep up with. */
+#define STREAMS 16
 /* Steps of the sum to ask ahead: a panel of A comes from L3 when it is first met, B and the planes of taps from L2. */
 #define STEPS_AHEAD_A 16
 #define STEPS_AHEAD_B 8
@@ -98,7 +100,9 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #define SUM_OF_LINES 8
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2) /* into L2 */
 #else
+#define PREFETCH_FAR(address) (void)0
 #define PREFETCH(address) (void)0
 #endif
 

@@ -14,10 +14,11 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     Py_ssize_t MASKS_OF(Py_ssize_t taps)
     enum: MOST_DOTS
     const int VECTOR_BYTES
-    const int AHEAD
+    const int STREAMS
     const int NR_F32
     const int NR_F64
     void PREFETCH(const void* address)
+    void PREFETCH_FAR(const void* address)
     void micro_f32(
         int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c,
         Py_ssize_t ldc, bint accumulate
@@ -36,15 +37,15 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const float* source, Py_ssize_t begin, Py_ssize_t end, float* even, float* odd, Py_ssize_t n
     )
     void pack_runs_f32(
-        const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
-        const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+        const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next,
+        Py_ssize_t runs, const Py_ssize_t* run_start, const Py_ssize_t* run_offset
     )
     void split_row_f64(
         const double* source, Py_ssize_t begin, Py_ssize_t end, double* even, double* odd, Py_ssize_t n
     )
     void pack_runs_f64(
-        const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
-        const Py_ssize_t* run_start, const Py_ssize_t* run_offset
+        const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next,
+        Py_ssize_t runs, const Py_ssize_t* run_start, const Py_ssize_t* run_offset
     )
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
     void copy_run_f64(double* target, const double* source, Py_ssize_t n)
@@ -141,29 +142,6 @@ cdef inline int panel_width(const real* x) noexcept nogil:
     return NR_F32 if real is float else NR_F64
 
 
-cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept nogil:
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    cdef Py_ssize_t tiles = (size + largest - 1) // largest
-    return (size + tiles - 1) // tiles
-
-
-cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
-    """Rows per panel of A, up to MR: those of least cost; a panel costs its rows, empty ones too, and one more."""
-    cdef int mr = <int>min(M, MR), rows
-    cdef Py_ssize_t least = (M + mr - 1) // mr * (mr + 1), cost
-    for rows in range(mr - 1, 0, -1):
-        cost = (M + rows - 1) // rows * (rows + 1)
-        if cost < least:
-            least = cost
-            mr = rows
-    return mr
-
-
-cdef inline Py_ssize_t panel_pitch(int mr, Py_ssize_t VL) noexcept nogil:
-    """Elements from a row of a transposed panel to the next: whole vectors, where transposing writes vectors."""
-    return (mr + VL - 1) // VL * VL if VECTOR_BYTES == 64 else mr
-
-
 cdef inline void micro(
     int mr, int columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc,
     bint accumulate
@@ -193,13 +171,13 @@ cdef inline void split_row(
 
 
 cdef inline void pack_runs(
-    const real* source, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t runs,
+    const real* source, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next, Py_ssize_t runs,
     const Py_ssize_t* run_start, const Py_ssize_t* run_offset
 ) noexcept nogil:
     if real is float:
-        pack_runs_f32(source, packed, L, l_offset, runs, run_start, run_offset)
+        pack_runs_f32(source, packed, L, l_offset, next, runs, run_start, run_offset)
     else:
-        pack_runs_f64(source, packed, L, l_offset, runs, run_start, run_offset)
+        pack_runs_f64(source, packed, L, l_offset, next, runs, run_start, run_offset)
 
 
 cdef inline void zero_run(real* target, Py_ssize_t n) noexcept nogil:
@@ -365,47 +343,6 @@ cdef inline void add_lanes(const real* sums, real* out, Py_ssize_t n) noexcept n
         add_lanes_f32(sums, out, n)
     else:
         add_lanes_f64(sums, out, n)
-
-
-cdef inline void pack_rows(
-    const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, const Py_ssize_t* l_offset
-) noexcept nogil:
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
-
-    What is contiguous, along the rows or along runs of the sum, is read as such.
-    """
-    cdef Py_ssize_t l = 0, first
-    while l < L:
-        first = l
-        l += 1
-        if row_step > 1:
-            while l < L and l_offset[l] == l_offset[l - 1] + 1:
-                l += 1
-        elif first + AHEAD < L:
-            PREFETCH(a + l_offset[first + AHEAD])
-            PREFETCH(a + l_offset[first + AHEAD] + rows - 1)
-        if l == first + 1:
-            take_steps(packed + first * mr, a + l_offset[first], row_step, rows)
-            zero_run(packed + first * mr + rows, mr - rows)
-            continue
-        transpose(a + l_offset[first], row_step, rows, l - first, packed + first * mr, mr, mr)
-
-
-cdef inline void pack_weights(
-    const real* weight, real* a_packed, const Py_ssize_t* table, const Py_ssize_t* weight_offset, int mr,
-    Py_ssize_t worker, Py_ssize_t workers,
-) noexcept nogil:
-    """Pack this worker's share of the panels of all groups' weights, [group][panel][L][mr]."""
-    cdef Py_ssize_t groups = table[3], M = table[4], L = table[5], g, i, task
-    cdef const Py_ssize_t* weight_steps = table + 12
-    cdef Py_ssize_t row_panels = (M + mr - 1) // mr
-    for task in range(groups * row_panels * worker // workers, groups * row_panels * (worker + 1) // workers):
-        g = task // row_panels
-        i = task % row_panels * mr
-        pack_rows(
-            weight + g * weight_steps[1] + i * weight_steps[0], a_packed + (g * row_panels * mr + i) * L,
-            min(mr, M - i), mr, L, weight_steps[0], weight_offset,
-        )
 
 
 cdef inline void store_tile(

@@ -6,75 +6,12 @@ start index stand for a C pointer.
 
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.blocking import COLUMNS_IN_TASKS, ROWS_IN_TASKS
-from fastcnn_kernels.gemm.numba_copies import (
-    copy_run,
-    prefetch,
-    take_steps,
-    transpose,
-    zero_run,
-)
-from fastcnn_kernels.gemm.numba_llvm import (
-    AHEAD,
-    MR,
-    VECTOR_BYTES,
-    panel_width,
-)
-from fastcnn_kernels.gemm.numba_micro import (
-    micro,
-)
+from fastcnn_kernels.gemm.numba_copies import copy_run
+from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_panels import pack_block, pack_panels
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
-
-
-@compiled
-def even_tile(size, largest):
-    """Tile that splits `size` evenly over as few tiles of at most `largest` as hold it."""
-    tiles = (size + largest - 1) // largest
-    return (size + tiles - 1) // tiles
-
-
-@compiled
-def panel_rows(M):
-    """Rows per panel of A, up to MR: those of least cost; a panel costs its rows, empty ones too, and one more."""
-    mr = min(M, MR)
-    for rows in range(mr - 1, 0, -1):
-        if (M + rows - 1) // rows * (rows + 1) < (M + mr - 1) // mr * (mr + 1):
-            mr = rows
-    return mr
-
-
-@compiled
-def panel_pitch(mr, VL):
-    """Elements from a row of a transposed panel to the next: whole vectors, where transposing writes vectors."""
-    return (mr + VL - 1) // VL * VL if VECTOR_BYTES == 64 else mr
-
-
-@compiled
-def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start):
-    """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
-
-    What is contiguous, along the rows or along runs of the sum, is read as such.
-    """
-    l = 0
-    while l < L:
-        first = l
-        l += 1
-        if row_step > 1:
-            while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
-                l += 1
-        elif first + AHEAD < L:
-            ahead = a_start + l_offset[l_start + first + AHEAD]
-            prefetch(a, ahead)
-            prefetch(a, ahead + rows - 1)
-        if l == first + 1:
-            start = packed_start + first * mr
-            take_steps(packed, start, a, a_start + l_offset[l_start + first], row_step, rows)
-            zero_run(packed, start + rows, mr - rows)
-            continue
-        transpose(
-            a, a_start + l_offset[l_start + first], row_step, rows, l - first, packed,
-            packed_start + first * mr, mr, mr,
-        )  # fmt: skip
 
 
 @compiled
@@ -99,41 +36,10 @@ def multiply_tile(
             copy_run(c, c_start + i * ldc, tile, tile_start + i * NR, columns)
 
 
-@compiled
-def pack_block(matrix, start, packed, packed_start, rows, panel, first, last, L, row_step, along, l_start, streams):
-    """Pack panels [first, last) of A, or of B, whose columns are the rows here: L elements of each row.
-
-    Where rows lie side by side, `streams` elements of all of them are read, then those that follow.
-    """
-    turn = streams if row_step == 1 else L
-    for part in range(0, L, turn):
-        for index in range(first, last):
-            i = index * panel
-            pack_rows(
-                matrix, start + i * row_step, packed, packed_start + ((index - first) * L + part) * panel,
-                min(panel, rows - i), panel, min(turn, L - part), row_step, along, l_start + part,
-            )  # fmt: skip
-
-
-@threaded
-def pack_panels(matrix, packed, Z, rows, panel, L, row_step, along, streams, worker, workers):
-    """Pack this worker's share of all panels."""
-    panels = (rows + panel - 1) // panel
-    task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
-    while task < last:
-        z = task // panels
-        end = min(last, (z + 1) * panels)
-        pack_block(
-            matrix, z * rows * L, packed, task * panel * L, rows, panel, task - z * panels, end - z * panels, L,
-            row_step, along, 0, streams,
-        )  # fmt: skip
-        task = end
-
-
 @threaded
 def multiply_blocks(
-    a, b, a_packed, b_packed, bias, has_bias, c, scratch, scratch_step, table, along_a, along_b, blocks, streams,
-    worker, workers,
+    a, b, a_packed, b_packed, bias, has_bias, c, scratch, scratch_step, table, along_a, along_b, blocks, worker,
+    workers,
 ):  # fmt: skip
     """Multiply this worker's share of C's blocks; the scratch has a tile, and a block that is packed here."""
     Z, ZA, ZB, M, N, L, mr = table[0], table[1], table[2], table[3], table[4], table[5], table[8]
@@ -157,9 +63,9 @@ def multiply_blocks(
         for l0 in range(0, L, LB):
             count = min(LB, L - l0)
             if rows_here:
-                pack_block(a, za * M * L, scratch, packed, M, mr, i0, i1, count, table[6], along_a, l0, streams)
+                pack_block(a, za * M * L, scratch, packed, M, mr, i0, i1, count, table[6], along_a, l0)
             elif columns_here:
-                pack_block(b, zb * N * L, scratch, packed, N, NR, j0, j1, count, table[7], along_b, l0, streams)
+                pack_block(b, zb * N * L, scratch, packed, N, NR, j0, j1, count, table[7], along_b, l0)
             rows = packed if rows_here else ((za * row_panels + i0) * L + l0) * mr
             columns = packed if columns_here else ((zb * column_panels + j0) * L + l0) * NR
             rows_step, columns_step = (count if rows_here else L) * mr, (count if columns_here else L) * NR
@@ -186,16 +92,15 @@ def run_product(plan, a, b, bias, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     a_packed = empty(max(1, ZA * -(-M // mr) * mr * L), out.dtype)
     b_packed = empty(max(1, ZB * -(-N // NR) * NR * L), out.dtype)
-    streams = blocking.rows_side_by_side(LB)
     packers = blocking.packing_threads((ZA * M + ZB * N) * L, num_threads)
     a, b = flat(a), flat(b)
     if ZA > 0:
-        pack_panels(packers, a, a_packed, ZA, M, mr, L, row_step, plan.along_a, streams)
+        pack_panels(packers, a, a_packed, ZA, M * L, M, mr, L, row_step, plan.along_a)
     if ZB > 0:
-        pack_panels(packers, b, b_packed, ZB, N, NR, L, column_step, plan.along_b, streams)
+        pack_panels(packers, b, b_packed, ZB, N * L, N, NR, L, column_step, plan.along_b)
     multiply_blocks(
         num_threads, a, b, a_packed, b_packed, a_packed if bias is None else flat(bias), bias is not None, flat(out),
-        scratch, scratch_step, plan.table, plan.along_a, plan.along_b, plan.blocks, streams,
+        scratch, scratch_step, plan.table, plan.along_a, plan.along_b, plan.blocks,
     )  # fmt: skip
 
 

@@ -93,11 +93,11 @@ def add_vectors(typing_context, target, target_start, source, source_start, coun
 
 
 @intrinsic
-def prefetch(typing_context, array, index):
-    """Ask for the cache line of an element."""
+def prefetch_far(typing_context, array, index):
+    """Ask for the cache line of an element, into L2."""
 
     def generate(context, builder, signature, arguments):
-        prefetch_line(builder, pointer_to(context, builder, signature.args[0], *arguments), 0)
+        prefetch_line(builder, pointer_to(context, builder, signature.args[0], *arguments), 0, locality=2)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -202,24 +202,26 @@ def put_even(typing_context, target, target_start, source, source_start, count):
 
 @intrinsic
 def pack_vector(
-    typing_context, source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
-    packed_start,
+    typing_context, source, source_start, l_offset, l_start, L, next, runs, run_start, run_offset, run_count, first,
+    packed, packed_start,
 ):  # fmt: skip
     """One vector of columns of `pack_runs`: a masked load of each run that it meets, put together in a register."""
     intp = types.intp
-    signature = types.void(source, intp, l_offset, intp, intp, runs, intp, intp, intp, intp, packed, intp)
+    signature = types.void(source, intp, l_offset, intp, intp, intp, runs, intp, intp, intp, intp, packed, intp)
 
     def generate(context, builder, signature, arguments):
-        source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, *target = arguments
+        source, source_start, l_offset, l_start, L, next, runs, *places, packed, packed_start = arguments
+        run_start, run_offset, run_count, first = places
         vector_type, intp, int32 = vector_type_of(context, signature.args[0]), L.type, ir.IntType(32)
         VL = vector_type.count
         source = pointer_to(context, builder, signature.args[0], source, source_start)
         l_offset = pointer_to(context, builder, signature.args[2], l_offset, l_start)
-        runs = pointer_to(context, builder, signature.args[5], runs, intp(0))
-        target = pointer_to(context, builder, signature.args[10], *target)
+        runs = pointer_to(context, builder, signature.args[6], runs, intp(0))
+        target = pointer_to(context, builder, signature.args[11], packed, packed_start)
         lanes = ir.VectorType(ir.IntType(1), VL)
         # Runs that meet this vector: `pieces` of them, each a base and a mask, in arrays on the stack.
         bases, masks = (cgutils.alloca_once(builder, kind, size=VL + 1) for kind in (intp, lanes))
+        builder.store(intp(0), builder.gep(bases, [intp(0)]))
         pieces = cgutils.alloca_once_value(builder, intp(0))
         last = builder.add(first, intp(VL))
         with cgutils.for_range(builder, run_count) as loop:
@@ -237,6 +239,7 @@ def pack_vector(
                 builder.store(builder.and_(through, builder.not_(before)), builder.gep(masks, [piece]))
                 builder.store(builder.add(piece, intp(1)), pieces)
         pieces = builder.load(pieces)
+        nearest = builder.load(builder.gep(bases, [intp(0)]))
 
         def rows(count):
             """The rows, for a number of pieces known here; None: for any."""
@@ -246,7 +249,11 @@ def pack_vector(
                 for k in known
             ]
             with cgutils.for_range(builder, L) as loop:
-                row = builder.gep(source, [builder.load(builder.gep(l_offset, [loop.index]))])
+                row, ahead = (
+                    builder.gep(source, [builder.load(builder.gep(l_offset, [index]))])
+                    for index in (loop.index, builder.add(loop.index, next))
+                )
+                prefetch_line(builder, builder.gep(ahead, [nearest]), 0, locality=2)
                 value = ir.Constant(vector_type, None)
                 for base, mask in table:
                     value = load_masked(builder, row, vector_type, base, mask, value)
@@ -272,17 +279,19 @@ def pack_vector(
 
 
 @compiled
-def pack_runs(source, source_start, packed, packed_start, L, l_offset, l_start, run_count, runs, run_start, run_offset):
+def pack_runs(
+    source, source_start, packed, packed_start, L, l_offset, l_start, next, run_count, runs, run_start, run_offset
+):
     """Pack one panel: row l is made of runs, contiguous at ``source[l_offset[l] + run_offset[run]:]``.
 
     Column ``run_start[run]`` is a run's first; ``run_start[run_count]`` closes the list, and zeros follow. The three
-    are places in the table `runs`.
+    are places in the table `runs`. The row `next` rows ahead is asked for.
     """
     NR = panel_width(source)
     if VECTOR_BYTES == 64:
         for first in (0, NR // 2):
             pack_vector(
-                source, source_start, l_offset, l_start, L, runs, run_start, run_offset, run_count, first, packed,
+                source, source_start, l_offset, l_start, L, next, runs, run_start, run_offset, run_count, first, packed,
                 packed_start + first,
             )  # fmt: skip
         return

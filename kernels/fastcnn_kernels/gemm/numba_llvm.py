@@ -22,8 +22,8 @@ VECTOR_BYTES, MR, FMA = {
     "baseline": (16, 12, True) if platform.machine() in ("aarch64", "arm64") else (16, 6, False),
 }[level()]
 
-#: Rows to prefetch when packing, as in micro.h.
-AHEAD = 16
+#: Rows of the sum packed for one panel after the other, as in micro.h.
+STREAMS = 16
 
 
 def lanes_of(array_type):
@@ -63,13 +63,13 @@ def store(builder, value, pointer, offset):
     builder.store(value, address, align=1)
 
 
-def prefetch_line(builder, pointer, to_write):
-    """Ask for the cache line of a pointer."""
+def prefetch_line(builder, pointer, to_write, locality=3):
+    """Ask for the cache line of a pointer: into L1, or into L2 if `locality` is 2."""
     int32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]), "llvm.prefetch.p0"
     )
-    builder.call(function, [builder.bitcast(pointer, byte), int32(to_write), int32(3), int32(1)])
+    builder.call(function, [builder.bitcast(pointer, byte), int32(to_write), int32(locality), int32(1)])
 
 
 def multiply_add(builder, x, y, total):

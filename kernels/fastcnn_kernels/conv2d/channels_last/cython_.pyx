@@ -13,9 +13,9 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_pitch, panel_rows, panel_width, pixel_sums, put_steps, real,
-    transpose, zero_run
+    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_width, pixel_sums, put_steps, real, transpose, zero_run
 )
+from fastcnn_kernels.gemm.panels cimport panel_pitch, panel_rows
 
 from fastcnn_kernels.conv2d.channels_last import geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row

@@ -26,9 +26,9 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
-    even_tile, pack_rows, panel_width, put_steps, real, split_row, spread, steps_to, store_tile, take_steps,
-    transpose, zero_run
+    panel_width, put_steps, real, split_row, spread, steps_to, store_tile, take_steps, transpose, zero_run
 )
+from fastcnn_kernels.gemm.panels cimport even_tile, pack_rows
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.direct import blocking, geometry
@@ -230,7 +230,7 @@ cdef void pack_filters(
             pack_rows(
                 weight + g * weight_steps[1] + panel * mr * weight_steps[0],
                 a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L,
-                weight_steps[0], weight_offset + products[10 * k + 9],
+                weight_steps[0], weight_offset + products[10 * k + 9], 0,
             )
 
 

@@ -10,7 +10,6 @@ from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import even_tile, pack_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     put_steps,
@@ -32,6 +31,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     panel_width,
 )
 from fastcnn_kernels.gemm.numba_micro import direct, spread, tile_vectors
+from fastcnn_kernels.gemm.numba_panels import even_tile, pack_rows
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room
@@ -238,7 +238,7 @@ def pack_filters(weight, a_packed, table, products, weight_steps, weight_offset,
             pack_rows(
                 weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
                 products[k, 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L, weight_steps[0],
-                weight_offset, products[k, 9],
+                weight_offset, products[k, 9], 0,
             )  # fmt: skip
 
 

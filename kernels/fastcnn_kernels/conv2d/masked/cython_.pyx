@@ -20,9 +20,9 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MASKS_OF, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, add_lanes,
-    direct, even_tile, has_nonfinite, keep_lanes, masked, masked_dot, pack_weights, panel_width, real,
-    store_tile, zero_run
+    direct, has_nonfinite, keep_lanes, masked, masked_dot, panel_width, real, store_tile, zero_run
 )
+from fastcnn_kernels.gemm.panels cimport even_tile, pack_panels
 
 from fastcnn_kernels.conv2d.masked import blocking, geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
@@ -170,10 +170,12 @@ cdef bint run_plan(
     cdef const real* bias_start = <const real*>address(bias)
     if not filled:
         if packers == 1:  # a parallel region of one thread takes a microsecond
-            pack_weights(weight_start, a_packed, table, weight_offset, mr, 0, 1)
+            pack_panels(weight_start, a_packed, groups, table[13], M, mr, L, table[12], weight_offset, 0, 1)
         else:
             for worker in prange(packers, nogil=True, num_threads=packers, schedule="static", chunksize=1):
-                pack_weights(weight_start, a_packed, table, weight_offset, mr, worker, packers)
+                pack_panels(
+                    weight_start, a_packed, groups, table[13], M, mr, L, table[12], weight_offset, worker, packers
+                )
         if packed is not None:
             keep(packed, order, filters)
     if num_threads == 1:

@@ -8,10 +8,9 @@ from fastcnn_kernels.conv2d.direct.numba_ import store_tile
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS, padded_bias
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.masked import blocking, geometry
-from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite, pack_weights
+from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
 from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_ import even_tile
 from fastcnn_kernels.gemm.numba_copies import (
     keep_lanes,
     zero_run,
@@ -29,6 +28,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     panel_width,
 )
 from fastcnn_kernels.gemm.numba_micro import direct, masked, tile_vectors
+from fastcnn_kernels.gemm.numba_panels import even_tile, pack_panels
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room
@@ -155,9 +155,11 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     tiles = empty(num_threads * tile_size, out.dtype)
     bias = padded_bias(bias, groups, M, mr)
     if not filled:
-        pack_weights(
-            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, plan.table, plan.weight_offset, mr
-        )
+        row_step, group_step = plan.table[2, :2].tolist()
+        pack_panels(
+            packing_threads(a_packed.size, num_threads), flat(weight), a_packed, groups, group_step, M, mr, L, row_step,
+            plan.weight_offset,
+        )  # fmt: skip
         keep(packed, order, a_packed)
     masked_tiles(
         num_threads, flat(image), a_packed, a_packed if bias is None else flat(bias), bias is not None, out.ravel(),

@@ -6,7 +6,6 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.gemm.numba_ import even_tile, panel_rows
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
@@ -19,6 +18,7 @@ from fastcnn_kernels.gemm.numba_dots import (
 )
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, micro, outer
+from fastcnn_kernels.gemm.numba_panels import even_tile, panel_rows
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
