@@ -94,17 +94,22 @@ def random_layer(rng):
             R = S = int(rng.choice([3, 5]))
             sh = sw = min(sh, 2)
             dh = dw = 1
+        H, W = int(rng.integers(1, 18)), int(rng.integers(1, 40))
         if rng.random() < 0.18:  # what the pointwise rows take
             Cg, Kg = (int(value) for value in rng.integers(6, 21, 2))
             R = S = 1
             top = bottom = left = right = 0
+        if rng.random() < 0.17:  # what the dense rows take
+            groups, Cg, H, W = 1, int(rng.choice([1, 7, 32])), R, S
+            top = bottom = left = right = 0
+            dh = dw = 1
         layer = conv2d_cases.Layer(
             "random",
             "edge",
             int(rng.integers(1, 4)),
             groups * Cg,
-            int(rng.integers(1, 18)),
-            int(rng.integers(1, 40)),
+            H,
+            W,
             groups * Kg,
             R,
             S,

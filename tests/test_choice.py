@@ -7,6 +7,7 @@ import fastcnn as fc
 from fastcnn import threads
 from fastcnn_kernels import cpu, table
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
+from fastcnn_kernels.conv2d.dense import blocking as dense
 from fastcnn_kernels.conv2d.direct import blocking as direct
 from fastcnn_kernels.conv2d.masked import blocking as masked
 from fastcnn_kernels.conv2d.pointwise import blocking as pointwise
@@ -40,6 +41,18 @@ def kernels(C, K, size, taps, groups=1, level=V4, batch=1, **options):
         name.removeprefix(op).removesuffix("cython").strip("_") or "general"
         for op, name in zip(ops, chosen, strict=True)
     ]
+
+
+@pytest.mark.parametrize("batch", [1, 8, 500])
+def test_filters_that_cover_the_image_make_dense_layers(batch):
+    """For any batch, since the digits of an image must not depend on how many there are."""
+    channels = dense.SHORTEST_SUM
+    assert kernels(channels, 3, 1, 1, batch=batch) == kernels(channels, 3, 1, 1, batch=batch, stride=2) == ["dense"] * 3
+    assert kernels(channels // 4, 3, 2, 2, batch=batch) == ["dense"] * 3
+    assert kernels(channels - 1, 3, 1, 1, batch=batch)[0] != "dense"
+    assert kernels(channels - 1, 3, 1, 1, batch=batch)[1:] == ["dense"] * 2
+    for other in ({"size": 2, "taps": 1}, {"groups": 2}, {"padding": 1}, {"dilation": 2}):
+        assert "dense" not in kernels(channels, 4, **{"size": 1, "taps": 1, "batch": batch} | other)
 
 
 def test_pointwise_takes_one_tap_without_padding():
@@ -134,7 +147,6 @@ def test_masked_tiles_have_to_be_full():
 
 def test_masked_tiles_of_few_rows_may_be_empty_but_for_one_lane():
     assert kernels(3, masked.FEW_ROWS_OF_A_TILE, 1, 3, padding=1, batch=8)[0] == "masked"
-    assert kernels(1024, masked.FEW_ROWS_OF_A_TILE - 1, 1, 1, batch=32)[0] == "masked"
     assert kernels(3, masked.FEW_ROWS_OF_A_TILE + 1, 1, 3, padding=1, batch=8)[0] == "direct"
 
 

@@ -180,6 +180,7 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
         conv2d_cases.layer("strided", "edge", 5, 6, 33, 12, 3, stride=2, padding=1, groups=2),
         conv2d_cases.layer("pointwise", "edge", 5, 20, 23, 33, 1),
         conv2d_cases.layer("pointwise, strided", "edge", 2, 20, 17, 34, 1, stride=2, groups=2),
+        conv2d_cases.layer("dense layer", "edge", 40, 30, 3, 70, 3),
     ]
     products = gemm_cases.LAYERS[:2] + [case for case in gemm_cases.EDGES if case.name.startswith("stream")]
     cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + products
@@ -217,6 +218,7 @@ def test_nothing_is_read_outside_the_arrays(kernel):
         conv2d_cases.Layer("wide", "edge", 2, 3, 9, 70, 17, 3, 3, (2, 2)),
         conv2d_cases.layer("1x1 of fewer pixels than lanes", "edge", 2, 7, 3, 8, 1),
         conv2d_cases.layer("1x1 with stride", "edge", 1, 7, 9, 8, 1, stride=2),
+        conv2d_cases.layer("dense layer", "edge", 3, 7, 3, 15, 3),
     ]
     cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
     cases += [case for case in gemm_cases.EDGES if case.name.startswith("small")]

@@ -19,6 +19,7 @@ BACKENDS = {
         "fastcnn_kernels.gemm.small.cython_",
         "fastcnn_kernels.conv2d.cython_",
         "fastcnn_kernels.conv2d.channels_last.cython_",
+        "fastcnn_kernels.conv2d.dense.cython_",
         "fastcnn_kernels.conv2d.depthwise.cython_",
         "fastcnn_kernels.conv2d.direct.cython_",
         "fastcnn_kernels.conv2d.masked.cython_",
@@ -155,6 +156,13 @@ _MATMUL = [
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
+_DENSE = Family(
+    "dense",
+    "conv2d.dense",
+    _refusal("fastcnn_kernels.conv2d.dense.geometry"),
+    _refusal("fastcnn_kernels.conv2d.dense.geometry", "cannot"),
+    serial_work=200_000,
+)
 _NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
 _POINTWISE = Family(
@@ -172,6 +180,7 @@ _MASKED = Family(
 )
 _DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
 _CONV2D = [
+    _DENSE,
     _DEPTHWISE,
     _winograd(4),
     _winograd(2),
@@ -181,6 +190,7 @@ _CONV2D = [
     Family("", "conv2d", _SPARSE, _SPARSE),
 ]
 _GRAD_WEIGHT = [
+    _DENSE,
     _DEPTHWISE,
     _winograd(4, "conv2d.winograd.grad_weight"),
     _winograd(2, "conv2d.winograd.grad_weight"),

@@ -73,6 +73,8 @@ EDGES = [
     Layer("one channel, one row", "edge", 2, 1, 1, 37, 1, 1, 3, padding=(0, 0, 1, 1)),
     Layer("one column", "edge", 1, 3, 37, 1, 2, 3, 1, padding=(1, 1, 0, 0)),
     Layer("filter as large as the image", "edge", 2, 3, 5, 4, 7, 5, 4),
+    Layer("dense layer, more images than a stream takes", "edge", 35, 70, 1, 1, 29, 1, 1, stride=(2, 1)),
+    Layer("dense layer of long sums, few outputs", "edge", 9, 40, 5, 6, 3, 5, 6),
     Layer("only padding in some windows", "edge", 1, 2, 2, 2, 3, 2, 2, padding=(3, 3, 3, 3)),
     Layer("one output channel", "edge", 2, 5, 9, 8, 1, 3, 3, padding=(1, 1, 1, 1)),
     Layer("15 output channels", "edge", 2, 4, 9, 8, 15, 3, 3, padding=(1, 1, 1, 1)),

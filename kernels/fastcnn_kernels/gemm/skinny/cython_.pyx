@@ -261,10 +261,10 @@ cdef int run_form(
         run_stream(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
 
 
-def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
-    """``out = A @ B + bias``."""
+cdef int multiply(wanted, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads) except -1:
+    """``out = A @ B + bias`` in the form that is wanted, None for the best one."""
     swapped, turned, form, table, offset = geometry.plan(
-        a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, wanted
     )
     few, many = (b, a) if swapped else (a, b)
     if turned:
@@ -273,3 +273,13 @@ def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threa
         run_form(form, table, offset, few, many, bias, <float*>address(out), num_threads)
     else:
         run_form(form, table, offset, few, many, bias, <double*>address(out), num_threads)
+
+
+def matmul_by(form, *, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
+    """``out = A @ B + bias`` by "dots", "outer" or "stream", as far as the operands lie so."""
+    multiply(form, a, b, bias, out, transpose_a, transpose_b, num_threads)
+
+
+def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
+    """``out = A @ B + bias``."""
+    multiply(None, a, b, bias, out, transpose_a, transpose_b, num_threads)

@@ -32,11 +32,14 @@ def _forms(M, N, L, transpose_a, transpose_b):
 
 
 @planned
-def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize):
-    """Arrange a call."""
+def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize, form=None):
+    """Arrange a call, in the best form, or in one that operands lying so have; then the few rows are the fewer ones."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
     forms = list(_forms(M, N, L, transpose_a, transpose_b))
-    _, swapped, form = next((form for form in forms if form[0]), forms[-1])
+    if form is None:
+        _, swapped, form = next((form for form in forms if form[0]), forms[-1])
+    else:
+        swapped = min((swapped for _, swapped, known in forms if known == form), key=(M, N).__getitem__)
     (ZF, ZK), (F, K) = (b_shape[0], a_shape[0])[:: 1 if swapped else -1], (N, M) if swapped else (M, N)
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
