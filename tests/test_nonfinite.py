@@ -39,9 +39,13 @@ def test_pattern_equals_direct_summation(kernel, dtype):
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
 def test_denormals_are_kept(kernel):
     rng = np.random.default_rng(12)
-    dense = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
-    others = dense._replace(K=3, groups=3), conv2d_cases.layer("denormal, 1x1", "edge", 2, 6, 9, 7, 1)
-    cases = [case for layer in (dense, *others) for case in conv2d_cases.cases_of(layer, bias=True)]
+    layer = conv2d_cases.layer("denormal", "edge", 2, 3, 9, 4, 3, padding=1)
+    others = (
+        layer._replace(K=3, groups=3),
+        conv2d_cases.layer("denormal, 1x1", "edge", 2, 6, 9, 7, 1),
+        conv2d_cases.layer("denormal, dense", "edge", 2, 5, 3, 4, 3),
+    )
+    cases = [case for each in (layer, *others) for case in conv2d_cases.cases_of(each, bias=True)]
     products = [gemm_cases.matmul("denormal", "edge", 20, 40, 9, bias=bias) for bias in (True, False)]
     candidates = [case.arguments("float32", rng, integers=True) for case in [*cases, *products] if case.op == kernel.op]
     arguments = next(each for each in candidates if takes(kernel, each))
