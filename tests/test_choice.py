@@ -6,6 +6,7 @@ import pytest
 import fastcnn as fc
 from fastcnn import threads
 from fastcnn_kernels import cpu, table
+from fastcnn_kernels.conv2d import blocking as general
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.dense import blocking as dense
 from fastcnn_kernels.conv2d.direct import blocking as direct
@@ -51,7 +52,8 @@ def test_filters_that_cover_the_image_make_dense_layers(batch):
     assert kernels(channels // 4, 3, 2, 2, batch=batch) == ["dense"] * 3
     assert kernels(channels - 1, 3, 1, 1, batch=batch)[0] != "dense"
     assert kernels(channels - 1, 3, 1, 1, batch=batch)[1:] == ["dense"] * 2
-    for other in ({"size": 2, "taps": 1}, {"groups": 2}, {"padding": 1}, {"dilation": 2}):
+    assert kernels(channels, 4, 1, 1, batch=batch, dilation=2) == ["dense"] * 3  # of a single tap
+    for other in ({"size": 2}, {"groups": 2}, {"padding": 1}, {"size": 5, "taps": 3, "dilation": 2}):
         assert "dense" not in kernels(channels, 4, **{"size": 1, "taps": 1, "batch": batch} | other)
 
 
@@ -366,6 +368,26 @@ def test_aliasing_rows_are_read_as_many_at_a_time_as_l1_has_ways(itemsize):
     sizes = [(rows, length), (rows, length - 1), (rows + 1, length), (rows // 3, 3 * length)]
     columns = [skinny.columns_of_one_row(*size, itemsize) for size in sizes]
     assert columns == [skinny.L1_WAYS, DOT_COLUMNS_OF_ONE_ROW, DOT_COLUMNS_OF_ONE_ROW, skinny.L1_WAYS]
+
+
+def test_parts_of_filters_and_panels_of_pixels():
+    def blocks(panels, pixel_panels, L, num_threads=1, packed=False):
+        return general.pixel_blocks(1, 14 * panels, 32 * pixel_panels, L, 14, 32, 4, num_threads, packed).tolist()
+
+    most = general.PIXELS_IN_L2 // (gemm.L_BLOCK * 32 * 4)
+    assert [blocks(3 * most, pixels, gemm.L_BLOCK)[1] == pixels for pixels in (most, most + 1)] == [True, False]
+    assert blocks(2 * most, most, gemm.L_BLOCK)[1] < most
+
+    L, pixels = gemm.L_BLOCK + 16, 40
+    _, block, length, _ = blocks(1, pixels, L)
+    most = general.SUMS_IN_L2 // (block * 14 * 32 * 4)
+    assert [blocks(panels, pixels, L)[0] for panels in (most, most + 1)] == [most, most // 2 + 1]
+    assert blocks(most + 1, pixels, length)[0] == most + 1  # no sum waits
+
+    assert [blocks(40, 4, 64, threads)[::3] for threads in (1, 2, 4)] == [[40, 8], [20, 8], [10, 8]]
+    assert blocks(3, 4, 64)[::3] == [3, 3]
+    assert blocks(40, 4, 64, packed=True)[::3] == [40, 0]
+    assert blocks(40, 1000, 64, 2)[::3] == [40, 0]  # each worker meets all filters
 
 
 @pytest.mark.parametrize("case", [case for case in EDGES if "packed" in case.name], ids=lambda case: case.name)

@@ -27,6 +27,10 @@ from kernel_checks import (
 )
 
 DTYPES = ("float32", "float64")
+#: Rows of the general convolution's forward pass and input gradient.
+GENERAL = [
+    row for row in PLAIN if row.module.rpartition(".")[0] == "fastcnn_kernels.conv2d" and row.op != "conv2d_grad_bias"
+]
 
 
 @pytest.mark.parametrize("kernel", PLAIN, ids=row_id)
@@ -102,6 +106,24 @@ def test_whole_layers_are_exact_on_integers(name):
                 np.testing.assert_array_equal(run(kernel, arguments, num_threads=2), answer, err_msg=kernel.name)
 
 
+@pytest.mark.parametrize("kernel", GENERAL, ids=row_id)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        conv2d_cases.layer("weights packed several times", "", 2, 45, 5, 260, 3, padding=1),
+        conv2d_cases.Layer("parts of long sums", "", 2, 400, 10, 16, 840, 1, 1),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_shares_of_panels_are_exact_on_integers(kernel, layer):
+    """Shares that end inside a part and at its end, and parts that one worker has several of."""
+    case = next(case for case in conv2d_cases.cases_of(layer, bias=True) if case.op == kernel.op)
+    arguments = case.arguments("float32", np.random.default_rng(3), integers=True)
+    expected = oracle.oracle(kernel.op, arguments, np.float64)
+    for num_threads in (1, 2, 3, 5):
+        assert_exact(kernel, arguments, num_threads, expected)
+
+
 @pytest.mark.parametrize("backend", ["cython", "numba"])
 def test_adjoint_identity_is_exact_on_integers(backend):
     """<dy, conv(x, w)> = <dx, x> = <dw, w>."""
@@ -170,12 +192,28 @@ def test_a_batch_and_its_parts_have_the_same_digits_though_not_the_same_rows(bac
                 np.testing.assert_array_equal(part[0], result[n])
 
 
+@pytest.mark.parametrize("backend", ["cython", "numba"])
+def test_images_of_dense_layers_have_the_same_digits_in_any_batch(backend):
+    rng = np.random.default_rng(15)
+    x, weight, bias = (rng.standard_normal(shape, "f4") for shape in ((40, 30, 3, 3), (70, 30, 3, 3), 70))
+
+    def both(images):
+        y = fc.conv2d(images, weight, bias, activation="relu", backend=backend)
+        return y, fc.conv2d_backward(y, images, weight, output_mask=(True, False, False), backend=backend)[0]
+
+    assert fc.explain("conv2d", x, weight, bias, backend=backend).kernels == [f"conv2d_dense_{backend}"]
+    whole = both(x)
+    for part in (slice(1), slice(31, 34), slice(39, 40)):  # dx takes 32 at a time
+        for got, expected in zip(both(x[part]), whole, strict=True):
+            np.testing.assert_array_equal(got, expected[part])
+
+
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype):
     """Every row, large enough for several chunks and blocks; dispatch would pick one row only."""
     layers = [
-        conv2d_cases.layer("dense", "edge", 6, 20, 23, 33, 3, padding=1),
+        conv2d_cases.layer("general", "edge", 6, 20, 23, 33, 3, padding=1),
         conv2d_cases.layer("depthwise", "edge", 5, 18, 31, 18, 3, padding=1, groups=18),
         conv2d_cases.layer("strided", "edge", 5, 6, 33, 12, 3, stride=2, padding=1, groups=2),
         conv2d_cases.layer("pointwise", "edge", 5, 20, 23, 33, 1),

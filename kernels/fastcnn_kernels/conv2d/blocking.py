@@ -17,12 +17,12 @@ COST_OF_PIXEL, COST_OF_WEIGHT, COST_OF_SHARED_WEIGHT = 16, 24, 36
 
 
 @planned
-def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize, num_threads):
-    """Panels of filters in a part, of pixels at a time, rows of the sum, and filters that a worker packs at a time.
+def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize, num_threads, packed):
+    """Panels of filters in a part, of pixels at a time, rows of the sum, and panels of filters that a worker packs.
 
     Workers share out the panels of pixels beside each part of each group's filters. With fewer parts pixels are packed
-    less often, with more the shares are even, or each worker meets filters of its own (else 0 are packed at a time):
-    the busiest worker decides. As no digit depends on it, the threads may.
+    less often, with more the shares are even, or each worker meets filters of its own, and packs them (else 0, as where
+    they come `packed`): the busiest worker decides. As no digit depends on it, the threads may.
     """
     panels, pixel_panels, length = -(-M // mr), -(-pixels // NR), even(L, L_BLOCK)
     panel_bytes = length * NR * itemsize
@@ -33,12 +33,12 @@ def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize, num_threads):
     fewest = 1 if length == L else min(panels, -(-panels * block * mr * NR * itemsize // SUMS_IN_L2))
 
     def packs_alone(rows):
-        return block == pixel_panels and groups * -(-panels // rows) % num_threads == 0
+        return not packed and block == pixel_panels and groups * -(-panels // rows) % num_threads == 0
 
     def busiest_worker(rows):
         share = -(-groups * -(-panels // rows) * pixel_panels // num_threads)
-        cost = COST_OF_WEIGHT if packs_alone(rows) else COST_OF_SHARED_WEIGHT
+        cost = 0 if packed else COST_OF_WEIGHT if packs_alone(rows) else COST_OF_SHARED_WEIGHT
         return share * NR * (rows * mr + COST_OF_PIXEL) + groups * panels * mr * cost / num_threads
 
     rows = min((-(-panels // parts) for parts in range(fewest, panels + 1)), key=busiest_worker)
-    return np.array([rows, block, length, PANELS_OF_FILTERS if packs_alone(rows) else 0], np.intp)
+    return np.array([rows, block, length, min(rows, PANELS_OF_FILTERS) if packs_alone(rows) else 0], np.intp)

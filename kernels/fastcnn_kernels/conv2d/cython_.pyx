@@ -150,8 +150,8 @@ cdef void shifted_gemm(
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
-    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile is dense there, else in the
-    scratch. Weights that no other worker meets are packed here, WB panels at a time; `a_packed` is NULL.
+    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile lies as it does there, else
+    in the scratch. Weights that no other worker meets are packed here, WB panels at a time; `a_packed` is NULL.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
@@ -173,7 +173,7 @@ cdef void shifted_gemm(
     cdef real* sums = pooled + NR
     cdef real* c
     cdef const real* a
-    cdef bint dense
+    cdef bint in_place
     while task < last:
         g = task // (parts * pixel_panels)
         row_first = task // pixel_panels % parts * IB
@@ -214,20 +214,20 @@ cdef void shifted_gemm(
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * span
-                    dense = (
+                    in_place = (
                         out_steps[2] == 1 and out_steps[1] == shape[2] and i + mr <= M and pixel + NR <= pixels
                         and pixel // plane == (pixel + NR - 1) // plane and pool == 1
                     )
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
-                    if dense:
+                    if in_place:
                         c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
                     shifted_tile(
                         mr, min(mr, M - i), pool * min(span, pixels - pixel), count, a, packed + panel * NR * count,
-                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if dense else NR, l0 > 0,
+                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if in_place else NR, l0 > 0,
                     )
                     if l0 + count < L:
                         continue
-                    if dense:
+                    if in_place:
                         activate(c, mr, out_steps[3], NR, activation)
                     else:
                         store_runs(
@@ -247,9 +247,11 @@ def run_product(
     cdef Py_ssize_t groups = table[0, 3], M = table[0, 4], L = table[0, 5]
     cdef Py_ssize_t pixels = table[0, 0] * table[0, 1] * table[0, 2] * pool, worker
     cdef int NR = panel_width(&source[0]), mr = panel_rows(M)
-    cdef const Py_ssize_t[::1] blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, sizeof(real), num_threads)
+    cdef const Py_ssize_t[::1] blocks = blocking.pixel_blocks(
+        groups, M, pixels, L, mr, NR, sizeof(real), num_threads, packed is not None
+    )
     cdef Py_ssize_t JB = blocks[1], LB = blocks[2], WB = blocks[3], tiles = blocks[0] * JB if LB < L else 1
-    cdef bint packs = packed is not None or WB == 0
+    cdef bint packs = WB == 0
     cdef Py_ssize_t scratch_step = (JB * LB + (WB * mr * LB + NR - 1) // NR + 1 + tiles * mr) * NR
     dtype = np.float32 if real is float else np.float64
     order = ("plain", mr, M)

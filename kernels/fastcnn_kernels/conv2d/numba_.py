@@ -136,8 +136,8 @@ def shifted_gemm(
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
-    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile is dense there, else in the
-    scratch. Weights that no other worker meets are packed here, WB panels at a time; `packs` is False.
+    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile lies as it does there, else
+    in the scratch. Weights that no other worker meets are packed here, WB panels at a time; `packs` is False.
     """
     shape, source_steps, weight_steps, out_steps = table[0], table[1], table[2], table[3]
     P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
@@ -231,9 +231,9 @@ def run_product(product, source, weight, bias, out, activation, pool, packed, nu
     N, P, Q, groups, M, L = product.table[0].tolist()
     row_step, group_step = product.table[2, :2].tolist()
     NR, mr, pixels = 2 * VECTOR_BYTES // out.itemsize, panel_rows(M), N * P * Q * pool
-    blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, out.itemsize, num_threads)
+    blocks = blocking.pixel_blocks(groups, M, pixels, L, mr, NR, out.itemsize, num_threads, packed is not None)
     IB, JB, LB, WB = blocks.tolist()
-    packs = packed is not None or WB == 0
+    packs = WB == 0
     tiles = IB * JB if LB < L else 1
     scratch_step = (JB * LB + -(-WB * mr * LB // NR) + 1 + tiles * mr) * NR
     order = ("plain", mr, M)

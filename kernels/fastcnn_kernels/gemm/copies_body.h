@@ -99,8 +99,8 @@ static void NAME(split_row)(const REAL *source, ptrdiff_t begin, ptrdiff_t end, 
 }
 
 /* Pack one panel: row l is made of runs, contiguous at source + l_offset[l] + run_offset[run], of which column
- * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. The row `next` rows ahead is asked for. */
-static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t next,
+ * run_start[run] is the first; run_start[runs] closes the list, and zeros follow. The row `ahead` rows later is asked for. */
+static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const ptrdiff_t *l_offset, ptrdiff_t ahead,
                             ptrdiff_t runs, const ptrdiff_t *run_start, const ptrdiff_t *run_offset) {
     const int NR = 2 * VECTOR_BYTES / (int)sizeof(REAL);
 #if defined(__GNUC__) && defined(__AVX512F__)
@@ -122,7 +122,7 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
                    : NAME(load_masked)(mask[k], base[k] + l_offset[l]))
 #define ROWS(body) for (ptrdiff_t l = 0; l < L; l++, target += NR) { \
             NAME(vec) v = {0}; \
-            PREFETCH_FAR(base[0] + l_offset[l + next]); \
+            PREFETCH_FAR(base[0] + l_offset[l + ahead]); \
             body; \
             NAME(store)(target, v); \
         }
@@ -139,9 +139,11 @@ static void NAME(pack_runs)(const REAL *source, REAL *packed, ptrdiff_t L, const
 #undef BITS_BELOW
 #else
     for (ptrdiff_t l = 0; l < L; l++, packed += NR) {
-        for (ptrdiff_t run = 0; run < runs; run++)
+        for (ptrdiff_t run = 0; run < runs; run++) {
+            PREFETCH_FAR(source + l_offset[l + ahead] + run_offset[run]);
             NAME(copy_run)(packed + run_start[run], source + l_offset[l] + run_offset[run],
                            run_start[run + 1] - run_start[run]);
+        }
         for (ptrdiff_t j = run_start[runs]; j < NR; j++) packed[j] = 0;
     }
 #endif

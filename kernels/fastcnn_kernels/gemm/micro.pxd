@@ -17,7 +17,6 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int STREAMS
     const int NR_F32
     const int NR_F64
-    void PREFETCH(const void* address)
     void PREFETCH_FAR(const void* address)
     void micro_f32(
         int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c,
@@ -37,14 +36,14 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const float* source, Py_ssize_t begin, Py_ssize_t end, float* even, float* odd, Py_ssize_t n
     )
     void pack_runs_f32(
-        const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next,
+        const float* source, float* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t ahead,
         Py_ssize_t runs, const Py_ssize_t* run_start, const Py_ssize_t* run_offset
     )
     void split_row_f64(
         const double* source, Py_ssize_t begin, Py_ssize_t end, double* even, double* odd, Py_ssize_t n
     )
     void pack_runs_f64(
-        const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next,
+        const double* source, double* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t ahead,
         Py_ssize_t runs, const Py_ssize_t* run_start, const Py_ssize_t* run_offset
     )
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
@@ -171,13 +170,13 @@ cdef inline void split_row(
 
 
 cdef inline void pack_runs(
-    const real* source, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t next, Py_ssize_t runs,
+    const real* source, real* packed, Py_ssize_t L, const Py_ssize_t* l_offset, Py_ssize_t ahead, Py_ssize_t runs,
     const Py_ssize_t* run_start, const Py_ssize_t* run_offset
 ) noexcept nogil:
     if real is float:
-        pack_runs_f32(source, packed, L, l_offset, next, runs, run_start, run_offset)
+        pack_runs_f32(source, packed, L, l_offset, ahead, runs, run_start, run_offset)
     else:
-        pack_runs_f64(source, packed, L, l_offset, next, runs, run_start, run_offset)
+        pack_runs_f64(source, packed, L, l_offset, ahead, runs, run_start, run_offset)
 
 
 cdef inline void zero_run(real* target, Py_ssize_t n) noexcept nogil:

@@ -202,7 +202,7 @@ def put_even(typing_context, target, target_start, source, source_start, count):
 
 @intrinsic
 def pack_vector(
-    typing_context, source, source_start, l_offset, l_start, L, next, runs, run_start, run_offset, run_count, first,
+    typing_context, source, source_start, l_offset, l_start, L, ahead, runs, run_start, run_offset, run_count, first,
     packed, packed_start,
 ):  # fmt: skip
     """One vector of columns of `pack_runs`: a masked load of each run that it meets, put together in a register."""
@@ -210,7 +210,7 @@ def pack_vector(
     signature = types.void(source, intp, l_offset, intp, intp, intp, runs, intp, intp, intp, intp, packed, intp)
 
     def generate(context, builder, signature, arguments):
-        source, source_start, l_offset, l_start, L, next, runs, *places, packed, packed_start = arguments
+        source, source_start, l_offset, l_start, L, ahead, runs, *places, packed, packed_start = arguments
         run_start, run_offset, run_count, first = places
         vector_type, intp, int32 = vector_type_of(context, signature.args[0]), L.type, ir.IntType(32)
         VL = vector_type.count
@@ -249,11 +249,11 @@ def pack_vector(
                 for k in known
             ]
             with cgutils.for_range(builder, L) as loop:
-                row, ahead = (
+                row, later = (
                     builder.gep(source, [builder.load(builder.gep(l_offset, [index]))])
-                    for index in (loop.index, builder.add(loop.index, next))
+                    for index in (loop.index, builder.add(loop.index, ahead))
                 )
-                prefetch_line(builder, builder.gep(ahead, [nearest]), 0, locality=2)
+                prefetch_line(builder, builder.gep(later, [nearest]), 0, locality=2)
                 value = ir.Constant(vector_type, None)
                 for base, mask in table:
                     value = load_masked(builder, row, vector_type, base, mask, value)
@@ -280,27 +280,29 @@ def pack_vector(
 
 @compiled
 def pack_runs(
-    source, source_start, packed, packed_start, L, l_offset, l_start, next, run_count, runs, run_start, run_offset
+    source, source_start, packed, packed_start, L, l_offset, l_start, ahead, run_count, runs, run_start, run_offset
 ):
     """Pack one panel: row l is made of runs, contiguous at ``source[l_offset[l] + run_offset[run]:]``.
 
     Column ``run_start[run]`` is a run's first; ``run_start[run_count]`` closes the list, and zeros follow. The three
-    are places in the table `runs`. The row `next` rows ahead is asked for.
+    are places in the table `runs`. The row `ahead` rows later is asked for.
     """
     NR = panel_width(source)
     if VECTOR_BYTES == 64:
         for first in (0, NR // 2):
             pack_vector(
-                source, source_start, l_offset, l_start, L, next, runs, run_start, run_offset, run_count, first, packed,
-                packed_start + first,
+                source, source_start, l_offset, l_start, L, ahead, runs, run_start, run_offset, run_count, first,
+                packed, packed_start + first,
             )  # fmt: skip
         return
     columns = runs[run_start + run_count]
     for l in range(L):
         row, target = source_start + l_offset[l_start + l], packed_start + l * NR
+        later = source_start + l_offset[l_start + l + ahead]
         for run in range(run_count):
             start = runs[run_start + run]
             length = runs[run_start + run + 1] - start
+            prefetch_far(source, later + runs[run_offset + run])
             copy_run(packed, target + start, source, row + runs[run_offset + run], length)
         zero_run(packed, target + columns, NR - columns)
 

@@ -35,11 +35,11 @@ def rows_side_by_side(rows):
 
 
 @compiled
-def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start, next):
+def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset, l_start, ahead):
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
 
     What is contiguous, along the rows or along runs of the sum, is read as such. Of rows that lie side by side, what
-    lies `next` steps of the sum ahead is asked for.
+    lies `ahead` steps of the sum ahead is asked for.
     """
     l = 0
     while l < L:
@@ -48,10 +48,10 @@ def pack_rows(a, a_start, packed, packed_start, rows, mr, L, row_step, l_offset,
         if row_step > 1:
             while l < L and l_offset[l_start + l] == l_offset[l_start + l - 1] + 1:
                 l += 1
-        else:
-            ahead = a_start + l_offset[l_start + first + next]
-            prefetch_far(a, ahead)
-            prefetch_far(a, ahead + rows - 1)
+        elif ahead > 0:
+            later = a_start + l_offset[l_start + first + ahead]
+            prefetch_far(a, later)
+            prefetch_far(a, later + rows - 1)
         if l == first + 1:
             start = packed_start + first * mr
             take_steps(packed, start, a, a_start + l_offset[l_start + first], row_step, rows)

@@ -33,12 +33,12 @@ cdef inline Py_ssize_t rows_side_by_side(Py_ssize_t rows) noexcept nogil:
 
 cdef inline void pack_rows(
     const real* a, real* packed, Py_ssize_t rows, int mr, Py_ssize_t L, Py_ssize_t row_step, const Py_ssize_t* l_offset,
-    Py_ssize_t next
+    Py_ssize_t ahead
 ) noexcept nogil:
     """Pack `rows` <= mr rows ``a[i * row_step + l_offset[l]]`` into one panel; missing rows are zeros.
 
     What is contiguous, along the rows or along runs of the sum, is read as such. Of rows that lie side by side, what
-    lies `next` steps of the sum ahead is asked for.
+    lies `ahead` steps of the sum ahead is asked for.
     """
     cdef Py_ssize_t l = 0, first
     while l < L:
@@ -47,9 +47,9 @@ cdef inline void pack_rows(
         if row_step > 1:
             while l < L and l_offset[l] == l_offset[l - 1] + 1:
                 l += 1
-        else:
-            PREFETCH_FAR(a + l_offset[first + next])
-            PREFETCH_FAR(a + l_offset[first + next] + rows - 1)
+        elif ahead > 0:
+            PREFETCH_FAR(a + l_offset[first + ahead])
+            PREFETCH_FAR(a + l_offset[first + ahead] + rows - 1)
         if l == first + 1:
             take_steps(packed + first * mr, a + l_offset[first], row_step, rows)
             zero_run(packed + first * mr + rows, mr - rows)

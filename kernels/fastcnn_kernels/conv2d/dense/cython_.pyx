@@ -4,11 +4,13 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate
 
 from fastcnn_kernels.conv2d.dense.blocking import IMAGES_OF_STREAM
-from fastcnn_kernels.conv2d.dense.geometry import products, rows
+from fastcnn_kernels.conv2d.dense.geometry import family_of_weight_gradient, rows
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.gemm import cython_ as packed_products
 from fastcnn_kernels.gemm.skinny import cython_ as skinny
 from fastcnn_kernels.gemm.small import cython_ as small
+
+FAMILIES = {"small": small, "skinny": skinny, "": packed_products}
 
 
 def activate_all(out, int activation):
@@ -44,6 +46,6 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    call, families = products(dy, x, out)
-    family = {"small": small, "skinny": skinny}[families[0]] if families else packed_products
-    family.matmul(**call, num_threads=num_threads)
+    a, b, dw = rows(dy), rows(x), rows(out)
+    family = FAMILIES[family_of_weight_gradient(*a.shape[1:], b.shape[2], out.itemsize)]
+    family.matmul(a=a, b=b, bias=None, out=dw, transpose_a=True, transpose_b=False, num_threads=num_threads)

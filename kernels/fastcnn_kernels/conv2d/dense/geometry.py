@@ -1,15 +1,19 @@
 """Which convolutions are dense layers, and their matrices; shared by the twins."""
 
+import numpy as np
+
 from fastcnn_kernels.conv2d.dense.blocking import SHORTEST_SUM
 from fastcnn_kernels.gemm.skinny import geometry as skinny
 from fastcnn_kernels.gemm.small import geometry as small
+from fastcnn_kernels.memory import planned
 
 
 def cannot(*, out, padding, dilation, groups, x=None, weight=None, dy=None, max_pool=1, **_):
     """Decline what is no dense layer."""
     image, filters = (out if x is None else x).shape, (out if weight is None else weight).shape
     pixels = (out if dy is None else dy).shape[2:]
-    if pixels != (1, 1) or image[2:] != filters[2:] or any(padding) or dilation != (1, 1):
+    dilated = any(taps > 1 and step > 1 for taps, step in zip(filters[2:], dilation, strict=True))
+    if pixels != (1, 1) or image[2:] != filters[2:] or any(padding) or dilated:
         return "takes filters that cover the image, without padding"
     if groups > 1 or max_pool > 1:
         return "takes one group, and does not pool"
@@ -30,7 +34,9 @@ def rows(value):
     return value.reshape(1, len(value), -1)
 
 
-def products(dy, x, out):
-    """Keywords of the product of the weight gradient, and the families of ``gemm`` that take it, the best one first."""
-    call = {"a": rows(dy), "b": rows(x), "bias": None, "out": rows(out), "transpose_a": True, "transpose_b": False}
-    return call, [name for name, family in (("small", small), ("skinny", skinny)) if not family.refuses(**call)]
+@planned
+def family_of_weight_gradient(N, K, L, itemsize):
+    """Which family of ``gemm`` takes dy^T x, of N images, K filters and L taps: "small", "skinny" or "", the last."""
+    a, b, out = (np.empty((1, *shape), f"f{itemsize}") for shape in ((N, K), (N, L), (K, L)))
+    call = {"a": a, "b": b, "bias": None, "out": out, "transpose_a": True, "transpose_b": False}
+    return next((name for name, family in (("small", small), ("skinny", skinny)) if not family.refuses(**call)), "")

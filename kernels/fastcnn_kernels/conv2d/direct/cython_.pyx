@@ -28,7 +28,7 @@ from fastcnn_kernels.gemm.micro cimport (
     DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW, DOT_ROWS, MR, TILE_VECTORS, VECTOR_BYTES, add_chunks, copy_run, direct, dot,
     panel_width, put_steps, real, split_row, spread, steps_to, store_tile, take_steps, transpose, zero_run
 )
-from fastcnn_kernels.gemm.panels cimport even_tile, pack_rows
+from fastcnn_kernels.gemm.panels cimport even_tile, pack_block
 
 from fastcnn_kernels.conv2d.cython_ import any_nonfinite, set_zero
 from fastcnn_kernels.conv2d.direct import blocking, geometry
@@ -227,10 +227,10 @@ cdef void pack_filters(
             height = mr
             if channels and M - panel * mr <= mr // 2:
                 height = mr // 2
-            pack_rows(
+            pack_block(
                 weight + g * weight_steps[1] + panel * mr * weight_steps[0],
-                a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L,
-                weight_steps[0], weight_offset + products[10 * k + 9], 0,
+                a_packed + products[10 * k + 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, 0,
+                1, L, weight_steps[0], weight_offset + products[10 * k + 9],
             )
 
 

@@ -31,7 +31,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     panel_width,
 )
 from fastcnn_kernels.gemm.numba_micro import direct, spread, tile_vectors
-from fastcnn_kernels.gemm.numba_panels import even_tile, pack_rows
+from fastcnn_kernels.gemm.numba_panels import even_tile, pack_block
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room
@@ -235,10 +235,10 @@ def pack_filters(weight, a_packed, table, products, weight_steps, weight_offset,
             height = mr
             if channels and M - panel * mr <= mr // 2:
                 height = mr // 2
-            pack_rows(
+            pack_block(
                 weight, g * weight_steps[1] + panel * mr * weight_steps[0], a_packed,
-                products[k, 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, L, weight_steps[0],
-                weight_offset, products[k, 9], 0,
+                products[k, 8] + (g * panels + panel) * mr * L, min(height, M - panel * mr), height, 0, 1, L,
+                weight_steps[0], weight_offset, products[k, 9],
             )  # fmt: skip
 
 

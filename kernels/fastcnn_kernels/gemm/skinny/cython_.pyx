@@ -261,10 +261,10 @@ cdef int run_form(
         run_stream(table, few_start, many_start, bias_start, out, few.dtype, num_threads)
 
 
-cdef int multiply(wanted, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads) except -1:
-    """``out = A @ B + bias`` in the form that is wanted, None for the best one."""
+cdef int multiply(form, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads) except -1:
+    """``out = A @ B + bias`` in a form, None for the best one."""
     swapped, turned, form, table, offset = geometry.plan(
-        a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, wanted
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, form
     )
     few, many = (b, a) if swapped else (a, b)
     if turned:
@@ -276,7 +276,7 @@ cdef int multiply(wanted, a, b, bias, out, bint transpose_a, bint transpose_b, i
 
 
 def matmul_by(form, *, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads):
-    """``out = A @ B + bias`` by "dots", "outer" or "stream", as far as the operands lie so."""
+    """``out = A @ B + bias`` as "dots", of B transposed, or as "stream", of operands that both lie as they are."""
     multiply(form, a, b, bias, out, transpose_a, transpose_b, num_threads)
 
 

@@ -33,7 +33,7 @@ def _forms(M, N, L, transpose_a, transpose_b):
 
 @planned
 def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize, form=None):
-    """Arrange a call, in the best form, or in one that operands lying so have; then the few rows are the fewer ones."""
+    """Arrange a call in the best form, or as "dots" or "stream", which take any sizes; few are then the fewer rows."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
     forms = list(_forms(M, N, L, transpose_a, transpose_b))
     if form is None:

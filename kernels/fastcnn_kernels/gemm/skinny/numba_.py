@@ -215,9 +215,9 @@ def run_form(plan, few, many, bias, out, num_threads):
     run(plan, few, many, bias, out, num_threads)
 
 
-def multiply(wanted, a, b, bias, out, transpose_a, transpose_b, num_threads):
-    """``out = A @ B + bias`` in the form that is wanted, None for the best one."""
-    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, wanted)
+def multiply(form, a, b, bias, out, transpose_a, transpose_b, num_threads):
+    """``out = A @ B + bias`` in a form, None for the best one."""
+    plan = geometry.plan(a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, form)
     few, many = (b, a) if plan.swapped else (a, b)
     if plan.turned:
         few = np.ascontiguousarray(few.swapaxes(1, 2))
@@ -225,7 +225,7 @@ def multiply(wanted, a, b, bias, out, transpose_a, transpose_b, num_threads):
 
 
 def matmul_by(form, *, a, b, bias, out, transpose_a, transpose_b, num_threads):
-    """``out = A @ B + bias`` by "dots", "outer" or "stream", as far as the operands lie so."""
+    """``out = A @ B + bias`` as "dots", of B transposed, or as "stream", of operands that both lie as they are."""
     multiply(form, a, b, bias, out, transpose_a, transpose_b, num_threads)
 
 
