@@ -187,8 +187,9 @@ static void NAME(transpose_part)(const REAL *source, ptrdiff_t source_step, ptrd
 #undef LOW
 #undef HIGH
 /* VL rows, and at least as many columns as 16 bytes hold. A vector takes those of four rows that lie far apart, brought
- * together by loads, which leaves half of the exchanges: those inside 16 bytes. The last columns may be done twice. */
-static void NAME(transpose_whole)(const REAL *source, ptrdiff_t step, ptrdiff_t columns, REAL *target,
+ * together by loads, which leaves half of the exchanges: those inside 16 bytes. The last columns may be done twice.
+ * `far`: the VL rows behind these are asked for, a quarter of them with each 16 bytes. */
+INLINE void NAME(transpose_whole)(const int far, const REAL *source, ptrdiff_t step, ptrdiff_t columns, REAL *target,
                                   ptrdiff_t target_step) {
     enum { B = 16 / sizeof(REAL) };
 #define PIECE(i) _mm_loadu_ps((const float *)(from + (i) * step))
@@ -196,6 +197,10 @@ static void NAME(transpose_whole)(const REAL *source, ptrdiff_t step, ptrdiff_t 
         const ptrdiff_t first = done + B <= columns ? done : columns - B;
         const REAL *from = source + first;
         REAL *to = target + first * target_step;
+        if (far) {
+            const REAL *behind = from + (VL + (done / B & 3) * (VL / 4)) * step;
+            UNROLL for (int i = 0; i < VL / 4; i++) PREFETCH_FAR(behind + i * step);
+        }
         __m512 v[B];
         UNROLL for (int k = 0; k < B; k++) {
             v[k] = _mm512_insertf32x4(_mm512_castps128_ps512(PIECE(k)), PIECE(k + B), 1);
@@ -216,13 +221,22 @@ static void NAME(transpose_whole)(const REAL *source, ptrdiff_t step, ptrdiff_t 
 #undef PIECE
 }
 
-static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns, REAL *target,
-                            ptrdiff_t target_step, ptrdiff_t width) {
+INLINE void NAME(transpose_rows)(const int far, const REAL *source, ptrdiff_t source_step, ptrdiff_t rows,
+                                 ptrdiff_t columns, REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
     for (; width > 0; width -= VL, rows -= VL, target += VL, source += VL * source_step)
         if (rows >= VL && columns >= 16 / (ptrdiff_t)sizeof(REAL))
-            NAME(transpose_whole)(source, source_step, columns, target, target_step);
+            NAME(transpose_whole)(far, source, source_step, columns, target, target_step);
         else
             NAME(transpose_part)(source, source_step, rows, columns, target, target_step, width);
+}
+static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns, REAL *target,
+                            ptrdiff_t target_step, ptrdiff_t width) {
+    NAME(transpose_rows)(0, source, source_step, rows, columns, target, target_step, width);
+}
+/* The same of rows from beyond L2, of which there are more behind. */
+static void NAME(transpose_far)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns,
+                                REAL *target, ptrdiff_t target_step, ptrdiff_t width) {
+    NAME(transpose_rows)(1, source, source_step, rows, columns, target, target_step, width);
 }
 #else
 static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t rows, ptrdiff_t columns, REAL *target,
@@ -232,6 +246,8 @@ static void NAME(transpose)(const REAL *source, ptrdiff_t source_step, ptrdiff_t
             for (ptrdiff_t j = block; j < columns && j < block + 64; j++)
                 target[j * target_step + i] = i >= rows ? 0 : source[i * source_step + j];
 }
+#define transpose_far_f32 transpose_f32
+#define transpose_far_f64 transpose_f64
 #endif
 
 /* 1 if any of n values is NaN or infinite: its exponent bits are all ones. */

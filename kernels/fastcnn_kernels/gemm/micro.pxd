@@ -62,6 +62,14 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         const double* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, double* target,
         Py_ssize_t target_step, Py_ssize_t width
     )
+    void transpose_far_f32(
+        const float* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, float* target,
+        Py_ssize_t target_step, Py_ssize_t width
+    )
+    void transpose_far_f64(
+        const double* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, double* target,
+        Py_ssize_t target_step, Py_ssize_t width
+    )
     bint has_nonfinite_f32(const float* x, Py_ssize_t n)
     bint has_nonfinite_f64(const double* x, Py_ssize_t n)
     void direct_f32(
@@ -232,6 +240,17 @@ cdef inline void transpose(
         transpose_f32(source, source_step, rows, columns, target, target_step, width)
     else:
         transpose_f64(source, source_step, rows, columns, target, target_step, width)
+
+
+cdef inline void transpose_far(
+    const real* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, real* target,
+    Py_ssize_t target_step, Py_ssize_t width
+) noexcept nogil:
+    """`transpose` of rows from beyond L2, of which there are more behind."""
+    if real is float:
+        transpose_far_f32(source, source_step, rows, columns, target, target_step, width)
+    else:
+        transpose_far_f64(source, source_step, rows, columns, target, target_step, width)
 
 
 cdef inline bint has_nonfinite(const real* x, Py_ssize_t n) noexcept nogil:

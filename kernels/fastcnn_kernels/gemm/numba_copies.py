@@ -370,26 +370,34 @@ def interleave(builder, x, y, width):
 
 
 @intrinsic
-def transpose_whole(typing_context, source, source_start, source_step, columns, target, target_start, target_step):
+def transpose_whole(
+    typing_context, far, source, source_start, source_step, columns, target, target_start, target_step
+):  # fmt: skip
     """`transpose` of as many rows as a vector has lanes, and at least as many columns as 16 bytes hold.
 
     A vector takes those of four rows that lie far apart, brought together by loads, which leaves half of the exchanges:
-    those inside 16 bytes. The last columns may be done twice.
+    those inside 16 bytes. The last columns may be done twice. `far`: the rows behind these are asked for, a quarter of
+    them with each 16 bytes.
     """
     intp = types.intp
-    signature = types.void(source, intp, intp, intp, target, intp, intp)
+    signature = types.void(far, source, intp, intp, intp, target, intp, intp)
 
     def generate(context, builder, signature, arguments):
-        source, source_start, source_step, columns, target, target_start, target_step = arguments
-        vector_type, intp = vector_type_of(context, signature.args[0]), columns.type
+        far, source, source_start, source_step, columns, target, target_start, target_step = arguments
+        vector_type, intp = vector_type_of(context, signature.args[1]), columns.type
         VL, B = vector_type.count, vector_type.count // 4
-        source = pointer_to(context, builder, signature.args[0], source, source_start)
-        target = pointer_to(context, builder, signature.args[4], target, target_start)
+        source = pointer_to(context, builder, signature.args[1], source, source_start)
+        target = pointer_to(context, builder, signature.args[5], target, target_start)
         starts = [builder.mul(intp(i), source_step) for i in range(VL)]
         last = builder.sub(columns, intp(B))
         with cgutils.for_range(builder, builder.sdiv(builder.add(columns, intp(B - 1)), intp(B))) as loop:
             done = builder.mul(loop.index, intp(B))
             first = builder.select(builder.icmp_signed("<", done, last), done, last)
+            with builder.if_then(far):
+                quarter = builder.mul(builder.and_(loop.index, intp(3)), intp(VL // 4))
+                behind = builder.add(first, builder.mul(builder.add(quarter, intp(VL)), source_step))
+                for start in starts[: VL // 4]:
+                    prefetch_line(builder, builder.gep(source, [builder.add(behind, start)]), 0, locality=2)
             pieces = [
                 load(builder, source, ir.VectorType(vector_type.element, B), builder.add(start, first))
                 for start in starts
@@ -409,15 +417,16 @@ def transpose_whole(typing_context, source, source_start, source_step, columns, 
 
 
 @compiled
-def transpose(source, source_start, source_step, rows, columns, target, target_start, target_step, width):
-    """``target[j * target_step + i] = source[i * source_step + j]`` for i < rows and j < columns, zeros up to width."""
+def transpose_rows(far, source, source_start, source_step, rows, columns, target, target_start, target_step, width):
+    """`transpose`, or `transpose_far`."""
     VL = panel_width(source) // 2
     if VECTOR_BYTES == 64:
         for i in range(0, width, VL):
             if rows - i >= VL and columns >= VL // 4:
                 transpose_whole(
-                    source, source_start + i * source_step, source_step, columns, target, target_start + i, target_step
-                )
+                    far, source, source_start + i * source_step, source_step, columns, target, target_start + i,
+                    target_step,
+                )  # fmt: skip
             else:
                 transpose_part(
                     source, source_start + i * source_step, source_step, rows - i, columns, target, target_start + i,
@@ -433,6 +442,22 @@ def transpose(source, source_start, source_step, rows, columns, target, target_s
             else:
                 for j in range(count):
                     target[start + j * target_step] = 0
+
+
+@compiled
+def transpose(source, source_start, source_step, rows, columns, target, target_start, target_step, width):
+    """``target[j * target_step + i] = source[i * source_step + j]`` for i < rows and j < columns, zeros up to width."""
+    transpose_rows(
+        False, source, source_start, source_step, rows, columns, target, target_start, target_step, width
+    )  # fmt: skip
+
+
+@compiled
+def transpose_far(source, source_start, source_step, rows, columns, target, target_start, target_step, width):
+    """`transpose` of rows from beyond L2, of which there are more behind."""
+    transpose_rows(
+        True, source, source_start, source_step, rows, columns, target, target_start, target_step, width
+    )  # fmt: skip
 
 
 @compiled

@@ -13,7 +13,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_width, pixel_sums, put_steps, real, transpose, zero_run
+    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_width, pixel_sums, put_steps, real, transpose_far, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport panel_pitch, panel_rows
 
@@ -41,7 +41,7 @@ cdef void fill_slab(
         if end - begin == width == W and row_step == 1:  # rows that follow each other
             count = min(rows - i, H - h)
         zero_run(slab + i * row, begin * channels)
-        transpose(
+        transpose_far(
             image + h * W + begin - left, H * W, channels, count * (end - begin), slab + i * row + begin * channels,
             channels, channels,
         )
@@ -91,7 +91,7 @@ cdef void sum_pixels(
             for stack in range(first // stacked, (last + stacked - 1) // stacked):
                 row = stack * stacked * mr
                 for i in range(images):
-                    transpose(
+                    transpose_far(
                         dy + (((n + i) * groups + g) * M + row) * P * Q + p * Q + q, P * Q, min(pitch, M - row),
                         lines * columns,
                         dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch, pitch, pitch,

@@ -8,7 +8,7 @@ from fastcnn_kernels.conv2d.channels_last import geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_copies import put_steps, transpose, zero_run
+from fastcnn_kernels.gemm.numba_copies import put_steps, transpose_far, zero_run
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
 from fastcnn_kernels.gemm.numba_micro import pixel_sums, tile_vectors
 from fastcnn_kernels.gemm.numba_panels import panel_pitch, panel_rows
@@ -35,7 +35,7 @@ def fill_slab(image, image_start, slab, slab_start, table, channels, p, q, rows)
             count = min(rows - i, H - h)
         zero_run(slab, target, begin * channels)
         if begin < end:
-            transpose(
+            transpose_far(
                 image, image_start + h * W + begin - left, H * W, channels, count * (end - begin), slab,
                 target + begin * channels, channels, channels,
             )  # fmt: skip
@@ -80,7 +80,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
             for stack in range(first // stacked, (last + stacked - 1) // stacked):
                 row = stack * stacked * mr
                 for i in range(images):
-                    transpose(
+                    transpose_far(
                         dy, (((n + i) * groups + g) * M + row) * P * Q + p * Q + q, P * Q, min(pitch, M - row),
                         lines * columns, scratch,
                         dy_packed + ((stack - first // stacked) * pixels + i * lines * columns) * pitch, pitch, pitch,
