@@ -137,6 +137,12 @@ class Family(NamedTuple):
     serial_work: int = 0
 
 
+def _limited(name: str, folder: str, serial_work: int = 0) -> Family:
+    """Family whose geometry says what it refuses, and what it cannot do."""
+    geometry = f"fastcnn_kernels.{folder}.geometry"
+    return Family(name, folder, _refusal(geometry), _refusal(geometry, "cannot"), serial_work=serial_work)
+
+
 def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
     geometry = "fastcnn_kernels.conv2d.winograd.geometry"
     refuses, cannot = _refusal(geometry, f"refuses{m}"), _refusal(geometry, "cannot4" if m == 4 else "cannot")
@@ -145,39 +151,16 @@ def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
 
 #: Families of an op in order of preference.
 _MATMUL = [
-    Family(
-        "small",
-        "gemm.small",
-        _refusal("fastcnn_kernels.gemm.small.geometry"),
-        _refusal("fastcnn_kernels.gemm.small.geometry", "cannot"),
-        serial_work=1_000_000,
-    ),
+    _limited("small", "gemm.small", serial_work=1_000_000),
     Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=200_000),
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
-_DENSE = Family(
-    "dense",
-    "conv2d.dense",
-    _refusal("fastcnn_kernels.conv2d.dense.geometry"),
-    _refusal("fastcnn_kernels.conv2d.dense.geometry", "cannot"),
-    serial_work=200_000,
-)
+_DENSE = _limited("dense", "conv2d.dense", serial_work=200_000)
 _NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
-_POINTWISE = Family(
-    "pointwise",
-    "conv2d.pointwise",
-    _refusal("fastcnn_kernels.conv2d.pointwise.geometry"),
-    _refusal("fastcnn_kernels.conv2d.pointwise.geometry", "cannot"),
-    serial_work=200_000,
-)
-_MASKED = Family(
-    "masked",
-    "conv2d.masked",
-    _refusal("fastcnn_kernels.conv2d.masked.geometry"),
-    _refusal("fastcnn_kernels.conv2d.masked.geometry", "cannot"),
-)
+_POINTWISE = _limited("pointwise", "conv2d.pointwise", serial_work=200_000)
+_MASKED = _limited("masked", "conv2d.masked")
 _DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
 _CONV2D = [
     _DENSE,

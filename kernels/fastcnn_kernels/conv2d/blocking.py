@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastcnn_kernels.gemm.blocking import L2_BYTES_FOR_B, L_BLOCK, PANELS_OF_B, even
+from fastcnn_kernels.gemm.blocking import L_BLOCK, even, panels_in_l2
 from fastcnn_kernels.memory import planned
 
 #: All pixels up to this size may fill L2, if panels of filters are more than twice as many as theirs: filters that come
@@ -25,9 +25,8 @@ def pixel_blocks(groups, M, pixels, L, mr, NR, itemsize, num_threads, packed):
     they come `packed`): the busiest worker decides. As no digit depends on it, the threads may.
     """
     panels, pixel_panels, length = -(-M // mr), -(-pixels // NR), even(L, L_BLOCK)
-    panel_bytes = length * NR * itemsize
-    most = max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // panel_bytes))
-    if 2 * pixel_panels < panels and pixel_panels * panel_bytes <= PIXELS_IN_L2:
+    most = panels_in_l2(length, NR, itemsize)
+    if 2 * pixel_panels < panels and pixel_panels * length * NR * itemsize <= PIXELS_IN_L2:
         most = pixel_panels
     block = even(pixel_panels, most)
     fewest = 1 if length == L else min(panels, -(-panels * block * mr * NR * itemsize // SUMS_IN_L2))

@@ -164,7 +164,7 @@ cdef void shifted_gemm(
     cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span, parts = (row_panels + IB - 1) // IB
     cdef Py_ssize_t task = groups * parts * pixel_panels * worker // workers
     cdef Py_ssize_t last = groups * parts * pixel_panels * (worker + 1) // workers, g, i, panel, row_panel, row_first
-    cdef Py_ssize_t first, panels, pixel, step, l0, count, part, here, streams = rows_side_by_side(LB)
+    cdef Py_ssize_t row_last, first, panels, pixel, step, l0, count, part, here, streams = rows_side_by_side(LB)
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
@@ -177,6 +177,7 @@ cdef void shifted_gemm(
     while task < last:
         g = task // (parts * pixel_panels)
         row_first = task // pixel_panels % parts * IB
+        row_last = min(row_panels, row_first + IB)
         first = task % pixel_panels
         panels = even_tile(min(pixel_panels - first, last - task), JB)
         task += panels
@@ -199,7 +200,7 @@ cdef void shifted_gemm(
                         min(streams, count - part), source_offset + l0 + part,
                         max(0, min(streams, count - part - streams)), counts[panel], run_start, run_start + NR + 1,
                     )
-            for row_panel in range(row_first, min(row_panels, row_first + IB)):
+            for row_panel in range(row_first, row_last):
                 i = row_panel * mr
                 if a_packed != NULL:
                     a = a_packed + g * a_size + i * L + l0 * mr
@@ -207,8 +208,8 @@ cdef void shifted_gemm(
                     here = (row_panel - row_first) % WB
                     if here == 0:
                         pack_block(
-                            weight + g * weight_steps[1], weights, M, mr, row_panel,
-                            min(row_panel + WB, row_first + IB, row_panels), count, weight_steps[0], weight_offset + l0,
+                            weight + g * weight_steps[1], weights, M, mr, row_panel, min(row_last, row_panel + WB),
+                            count, weight_steps[0], weight_offset + l0,
                         )
                     a = weights + here * mr * count
                 for panel in range(panels):

@@ -18,7 +18,7 @@ PANELS_OF_A = 32
 PANELS_OF_B = 16
 #: Tasks of a product at least, where it has so many panels: two threads then differ by a sixteenth at most.
 TASKS = 16
-#: Tasks that share out the rows of A while each has all of a short B, and packs it for itself.
+#: Tasks that share out the rows of A while each has all of a short B.
 TASKS_OF_ROWS = 4
 
 
@@ -27,12 +27,16 @@ def even(size: int, largest: int) -> int:
     return -(-size // -(-size // largest))
 
 
-@planned
+def panels_in_l2(length, NR, itemsize):
+    """Panels of B, `length` rows of it long, that stay in L2 at a time."""
+    return max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize)))
+
+
 def product_blocks(Z, M, N, L, mr, NR, itemsize):
-    """Panels of A and of B per task of Z products, and rows of B packed or met at a time."""
+    """Panels of A and of B per task of Z products of packed operands, and rows of B met at a time."""
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
     rows = even(row_panels, PANELS_OF_A)
-    columns = even(column_panels, max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize))))
+    columns = even(column_panels, panels_in_l2(length, NR, itemsize))
     if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
         return np.array([rows, columns, length], np.intp)
     if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
@@ -64,7 +68,7 @@ def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
     if share == 0:
         return np.append(product_blocks(Z, M, N, L, mr, NR, itemsize), BEFOREHAND)
     most_rows = max(1, min(PANELS_OF_A, L2_BYTES_FOR_A // (length * mr * itemsize)))
-    most_columns = max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize)))
+    most_columns = panels_in_l2(length, NR, itemsize)
     if rows_in_tasks:
         rows, columns = even(row_panels, min(most_rows, share)), even(column_panels, most_columns)
         return np.array([rows, columns, length, ROWS_IN_TASKS], np.intp)

@@ -4,13 +4,9 @@ from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate
 
 from fastcnn_kernels.conv2d.dense.blocking import IMAGES_OF_STREAM
-from fastcnn_kernels.conv2d.dense.geometry import family_of_weight_gradient, rows
+from fastcnn_kernels.conv2d.dense.geometry import product_of_weight_gradient, rows
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
-from fastcnn_kernels.gemm import cython_ as packed_products
 from fastcnn_kernels.gemm.skinny import cython_ as skinny
-from fastcnn_kernels.gemm.small import cython_ as small
-
-FAMILIES = {"small": small, "skinny": skinny, "": packed_products}
 
 
 def activate_all(out, int activation):
@@ -47,5 +43,5 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     a, b, dw = rows(dy), rows(x), rows(out)
-    family = FAMILIES[family_of_weight_gradient(*a.shape[1:], b.shape[2], out.itemsize)]
-    family.matmul(a=a, b=b, bias=None, out=dw, transpose_a=True, transpose_b=False, num_threads=num_threads)
+    matmul = product_of_weight_gradient("cython", *a.shape[1:], b.shape[2], out.itemsize)
+    matmul(a=a, b=b, bias=None, out=dw, transpose_a=True, transpose_b=False, num_threads=num_threads)

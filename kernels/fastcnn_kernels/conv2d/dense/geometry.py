@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from fastcnn_kernels import table
 from fastcnn_kernels.conv2d.dense.blocking import SHORTEST_SUM
-from fastcnn_kernels.gemm.skinny import geometry as skinny
-from fastcnn_kernels.gemm.small import geometry as small
 from fastcnn_kernels.memory import planned
 
 
@@ -35,8 +34,9 @@ def rows(value):
 
 
 @planned
-def family_of_weight_gradient(N, K, L, itemsize):
-    """Which family of ``gemm`` takes dy^T x, of N images, K filters and L taps: "small", "skinny" or "", the last."""
+def product_of_weight_gradient(backend, N, K, L, itemsize):
+    """The backend's kernel for dy^T x, of N images, K filters and L taps: the first of the table that takes it."""
     a, b, out = (np.empty((1, *shape), f"f{itemsize}") for shape in ((N, K), (N, L), (K, L)))
     call = {"a": a, "b": b, "bias": None, "out": out, "transpose_a": True, "transpose_b": False}
-    return next((name for name, family in (("small", small), ("skinny", skinny)) if not family.refuses(**call)), "")
+    rows_of_backend = (row for row in table.kernels_of("matmul") if row.backend == backend)
+    return next(row.load for row in rows_of_backend if not row.refuses(**call))

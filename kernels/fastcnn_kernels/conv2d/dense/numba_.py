@@ -1,15 +1,11 @@
 """Convolutions that are dense layers, in Numba; the twin of ``cython_.pyx``."""
 
 from fastcnn_kernels.conv2d.dense.blocking import IMAGES_OF_STREAM
-from fastcnn_kernels.conv2d.dense.geometry import family_of_weight_gradient, rows
+from fastcnn_kernels.conv2d.dense.geometry import product_of_weight_gradient, rows
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.numba_epilogue import activate
-from fastcnn_kernels.gemm import numba_ as packed_products
 from fastcnn_kernels.gemm.skinny import numba_ as skinny
-from fastcnn_kernels.gemm.small import numba_ as small
 from fastcnn_kernels.numba_support import flat
-
-FAMILIES = {"small": small, "skinny": skinny, "": packed_products}
 
 
 def activate_all(out, activation):
@@ -44,5 +40,5 @@ def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
     a, b, dw = rows(dy), rows(x), rows(out)
-    family = FAMILIES[family_of_weight_gradient(*a.shape[1:], b.shape[2], out.itemsize)]
-    family.matmul(a=a, b=b, bias=None, out=dw, transpose_a=True, transpose_b=False, num_threads=num_threads)
+    matmul = product_of_weight_gradient("numba", *a.shape[1:], b.shape[2], out.itemsize)
+    matmul(a=a, b=b, bias=None, out=dw, transpose_a=True, transpose_b=False, num_threads=num_threads)
