@@ -56,10 +56,10 @@ def test_every_row_of_an_op_has_the_same_arguments(op):
 
 
 def test_plans_count_the_rows_of_panels_as_kernels_do():
-    from fastcnn_kernels.gemm import geometry, numba_panels
+    from fastcnn_kernels.gemm import blocking, numba_panels
 
     for M in range(1, 400):
-        assert geometry.panel_rows(M, numba_panels.MR) == numba_panels.panel_rows(M)
+        assert blocking.even(M, numba_panels.MR) == numba_panels.panel_rows(M)
 
 
 def test_sizes_of_tiles_are_those_that_plans_count_on():

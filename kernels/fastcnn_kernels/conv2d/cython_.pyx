@@ -21,7 +21,8 @@ from libc.string cimport memset
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
 from fastcnn_kernels.gemm.micro cimport (
-    has_nonfinite, lane_sum, micro, pack_runs, panel_width, put_steps, real, split_row, steps_to, take_steps, zero_run
+    PANELS_AHEAD, has_nonfinite, lane_sum, micro, micro_packing, pack_runs, panel_width, put_steps, real, split_row,
+    steps_to, take_steps, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport even_tile, pack_block, pack_panels, panel_rows, rows_side_by_side
 
@@ -103,18 +104,37 @@ cdef Py_ssize_t find_runs(
     return runs
 
 
-cdef void shifted_tile(
-    int mr, Py_ssize_t rows, int columns, Py_ssize_t L, const real* a, const real* b, const real* bias, real* c,
-    Py_ssize_t ldc, bint accumulate,
+cdef inline bint is_one_run(Py_ssize_t runs, const Py_ssize_t* run_start, int NR) noexcept nogil:
+    """Whether the pixels of a panel lie side by side: then the first product that meets them packs them."""
+    return runs == 1 and run_start[1] == NR
+
+
+cdef inline Py_ssize_t source_of(
+    Py_ssize_t pixel, const Py_ssize_t* grid, const Py_ssize_t* source_steps
 ) noexcept nogil:
-    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
+    """Offset of a pixel in the planes."""
+    cdef Py_ssize_t P = grid[1], Q = grid[2]
+    return pixel // (P * Q) * source_steps[0] + pixel // Q % P * source_steps[1] + pixel % Q
+
+
+cdef void shifted_tile(
+    int rows, int columns, Py_ssize_t L, const real* a, int mr, real* packed, const real* source,
+    const Py_ssize_t* offset, Py_ssize_t far, const real* bias, real* c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds.
+
+    The pixels are packed; or, if `source` is not NULL, they are packed here, from ``source + offset[l]``.
+    """
     cdef Py_ssize_t i, j
     cdef int NR = panel_width(a)
     if bias != NULL and not accumulate:
-        for i in range(mr):
+        for i in range(rows):
             for j in range(NR):
-                c[i * ldc + j] = bias[i] if i < rows else 0
-    micro(mr, columns, L, a, b, NR, c, ldc, accumulate or bias != NULL)
+                c[i * ldc + j] = bias[i]
+    if source != NULL:
+        micro_packing(rows, L, a, mr, source, offset, far, packed, c, ldc, accumulate or bias != NULL)
+    else:
+        micro(rows, columns, L, a, mr, packed, NR, c, ldc, accumulate or bias != NULL)
 
 
 cdef void store_runs(
@@ -150,8 +170,9 @@ cdef void shifted_gemm(
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
-    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile lies as it does there, else
-    in the scratch. Weights that no other worker meets are packed here, WB panels at a time; `a_packed` is NULL.
+    which it packs LB rows, a few of them side by side; or, of a panel that is one run, while it multiplies it by the
+    first rows. Their sums wait in out where a tile lies as it does there, else in the scratch. Weights that no other
+    worker meets are packed here, WB panels at a time; `a_packed` is NULL.
     """
     cdef const Py_ssize_t* shape = table
     cdef const Py_ssize_t* source_steps = table + 6
@@ -159,12 +180,12 @@ cdef void shifted_gemm(
     cdef const Py_ssize_t* out_steps = table + 18
     cdef Py_ssize_t groups = shape[3], M = shape[4], L = shape[5], plane = shape[1] * shape[2]
     cdef Py_ssize_t pixels = shape[0] * plane, IB = blocks[0], JB = blocks[1], LB = blocks[2], WB = blocks[3]
-    cdef int NR = panel_width(source), mr = panel_rows(M), span = NR // pool
+    cdef int NR = panel_width(source), mr = panel_rows(M), span = NR // pool, rows
     cdef Py_ssize_t row_panels = (M + mr - 1) // mr, a_size = row_panels * mr * L
     cdef Py_ssize_t pixel_panels = (pixels + span - 1) // span, parts = (row_panels + IB - 1) // IB
     cdef Py_ssize_t task = groups * parts * pixel_panels * worker // workers
     cdef Py_ssize_t last = groups * parts * pixel_panels * (worker + 1) // workers, g, i, panel, row_panel, row_first
-    cdef Py_ssize_t row_last, first, panels, pixel, step, l0, count, part, here, streams = rows_side_by_side(LB)
+    cdef Py_ssize_t row_last, first, panels, pixel, step, l0, count, part, here, far, streams = rows_side_by_side(LB)
     cdef Py_ssize_t* run_start
     cdef Py_ssize_t* counts = runs + worker * JB * (3 * NR + 2)
     cdef real* packed = scratch + worker * scratch_step
@@ -173,6 +194,7 @@ cdef void shifted_gemm(
     cdef real* sums = pooled + NR
     cdef real* c
     cdef const real* a
+    cdef const real* unpacked
     cdef bint in_place
     while task < last:
         g = task // (parts * pixel_panels)
@@ -195,6 +217,8 @@ cdef void shifted_gemm(
                 part = part * streams
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
+                    if is_one_run(counts[panel], run_start, NR):
+                        continue
                     pack_runs(
                         source + g * source_steps[2], packed + (panel * count + part) * NR,
                         min(streams, count - part), source_offset + l0 + part,
@@ -202,6 +226,7 @@ cdef void shifted_gemm(
                     )
             for row_panel in range(row_first, row_last):
                 i = row_panel * mr
+                rows = <int>min(mr, M - i)
                 if a_packed != NULL:
                     a = a_packed + g * a_size + i * L + l0 * mr
                 else:
@@ -216,23 +241,29 @@ cdef void shifted_gemm(
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * span
                     in_place = (
-                        out_steps[2] == 1 and out_steps[1] == shape[2] and i + mr <= M and pixel + NR <= pixels
+                        out_steps[2] == 1 and out_steps[1] == shape[2] and pixel + NR <= pixels
                         and pixel // plane == (pixel + NR - 1) // plane and pool == 1
                     )
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     if in_place:
                         c = out + (g * M + i) * out_steps[3] + run_start[2 * NR + 1]
+                    unpacked = NULL
+                    far = 0
+                    if row_panel == row_first and is_one_run(counts[panel], run_start, NR):
+                        unpacked = source + g * source_steps[2] + run_start[NR + 1]
+                        far = source_of(pixel + PANELS_AHEAD * NR, shape, source_steps) - run_start[NR + 1]
                     shifted_tile(
-                        mr, min(mr, M - i), pool * min(span, pixels - pixel), count, a, packed + panel * NR * count,
-                        bias + g * M + i if bias != NULL else NULL, c, out_steps[3] if in_place else NR, l0 > 0,
+                        rows, <int>(pool * min(span, pixels - pixel)), count, a, mr, packed + panel * NR * count,
+                        unpacked, source_offset + l0, far, bias + g * M + i if bias != NULL else NULL, c,
+                        out_steps[3] if in_place else NR, l0 > 0,
                     )
                     if l0 + count < L:
                         continue
                     if in_place:
-                        activate(c, mr, out_steps[3], NR, activation)
+                        activate(c, rows, out_steps[3], NR, activation)
                     else:
                         store_runs(
-                            c, min(mr, M - i), out + (g * M + i) * out_steps[3], out_steps[3], out_steps[2],
+                            c, rows, out + (g * M + i) * out_steps[3], out_steps[3], out_steps[2],
                             counts[panel], run_start, run_start + 2 * NR + 1, activation, pool, pooled,
                         )
 

@@ -18,8 +18,8 @@ from fastcnn_kernels.gemm.numba_copies import (
     take_steps,
     zero_run,
 )
-from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_llvm import PANELS_AHEAD, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro, micro_packing
 from fastcnn_kernels.gemm.numba_panels import even_tile, pack_block, pack_panels, panel_rows, rows_side_by_side
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -95,14 +95,39 @@ def find_runs(pixel, columns, P, Q, source_steps, out_steps, pool, runs, run_sta
 
 
 @compiled
-def shifted_tile(mr, rows, columns, L, a, a_start, b, b_start, bias, bias_start, has_bias, c, c_start, ldc, accumulate):
-    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds."""
+def is_one_run(count, runs, run_start, NR):
+    """Whether the pixels of a panel lie side by side: then the first product that meets them packs them."""
+    return count == 1 and runs[run_start + 1] == NR
+
+
+@compiled
+def source_of(pixel, P, Q, source_steps):
+    """Offset of a pixel in the planes."""
+    return pixel // (P * Q) * source_steps[0] + pixel // Q % P * source_steps[1] + pixel % Q
+
+
+@compiled
+def shifted_tile(
+    rows, columns, L, a, a_start, mr, packed, packed_start, source, source_start, offset, l0, far, packs, bias,
+    bias_start, has_bias, c, c_start, ldc, accumulate,
+):  # fmt: skip
+    """One micro-kernel call on a tile of sums, which starts from the bias, from zero or from what it holds.
+
+    The pixels are packed; or, if it `packs`, they are packed here, from ``source[source_start + offset[l0 + l]:]``.
+    """
     NR = panel_width(a)
     if has_bias and not accumulate:
-        for i in range(mr):
+        for i in range(rows):
             for j in range(NR):
-                c[c_start + i * ldc + j] = bias[bias_start + i] if i < rows else 0
-    micro(mr, columns, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate or has_bias)
+                c[c_start + i * ldc + j] = bias[bias_start + i]
+    accumulate = accumulate or has_bias
+    if packs:
+        micro_packing(
+            rows, L, a, a_start, mr, source, source_start, offset, l0, far, packed, packed_start, c, c_start, ldc,
+            accumulate,
+        )  # fmt: skip
+    else:
+        micro(rows, columns, L, a, a_start, mr, packed, packed_start, NR, c, c_start, ldc, accumulate)
 
 
 @compiled
@@ -136,8 +161,9 @@ def shifted_gemm(
     Rows of table: shape = (N, P, Q, groups, M, L); source_steps = (image, row, group), columns are contiguous;
     weight_steps = (m, group); out_steps = (image, row, column, m); the sum's index l enters through the offset tables.
     A worker has its share of the panels of pixels beside each part of the rows, IB panels: JB of them at a time, of
-    which it packs LB rows, a few of them side by side. Their sums wait in out where a tile lies as it does there, else
-    in the scratch. Weights that no other worker meets are packed here, WB panels at a time; `packs` is False.
+    which it packs LB rows, a few of them side by side; or, of a panel that is one run, while it multiplies it by the
+    first rows. Their sums wait in out where a tile lies as it does there, else in the scratch. Weights that no other
+    worker meets are packed here, WB panels at a time; `packs` is False.
     """
     shape, source_steps, weight_steps, out_steps = table[0], table[1], table[2], table[3]
     P, Q, groups, M, L = shape[1], shape[2], shape[3], shape[4], shape[5]
@@ -175,6 +201,8 @@ def shifted_gemm(
             for part in range(0, count, streams):
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
+                    if is_one_run(runs[counts + panel], runs, run_start, NR):
+                        continue
                     pack_runs(
                         source, g * source_steps[2], scratch, packed + (panel * count + part) * NR,
                         min(streams, count - part), source_offset, l0 + part,
@@ -198,26 +226,32 @@ def shifted_gemm(
                 for panel in range(panels):
                     run_start = counts + JB + panel * (3 * NR + 1)
                     pixel = (first + panel) * span
+                    columns = pool * min(span, pixels - pixel)
                     tile = packed + panel * NR * count
+                    unpacked = g * source_steps[2] + runs[run_start + NR + 1]
+                    packs_here = row_panel == row_first and is_one_run(runs[counts + panel], runs, run_start, NR)
+                    far = 0
+                    if packs_here:
+                        far = source_of(pixel + PANELS_AHEAD * NR, P, Q, source_steps) - runs[run_start + NR + 1]
                     if (
                         out_steps[2] == 1
                         and out_steps[1] == Q
-                        and rows == mr
                         and pixel + NR <= pixels
                         and pixel // plane == (pixel + NR - 1) // plane
                         and pool == 1
                     ):
+                        place = out_row + runs[run_start + 2 * NR + 1]
                         shifted_tile(
-                            mr, rows, NR, count, a, a_start, scratch, tile, bias,
-                            g * M + i, has_bias, out, out_row + runs[run_start + 2 * NR + 1], out_steps[3], l0 > 0,
+                            rows, columns, count, a, a_start, mr, scratch, tile, source, unpacked, source_offset, l0,
+                            far, packs_here, bias, g * M + i, has_bias, out, place, out_steps[3], l0 > 0,
                         )  # fmt: skip
                         if l0 + count == L:
-                            activate(out, out_row + runs[run_start + 2 * NR + 1], mr, out_steps[3], NR, activation)
+                            activate(out, place, rows, out_steps[3], NR, activation)
                         continue
                     c = sums + ((row_panel - row_first) * panels + panel if LB < L else 0) * mr * NR
                     shifted_tile(
-                        mr, rows, pool * min(span, pixels - pixel), count, a, a_start, scratch, tile,
-                        bias, g * M + i, has_bias, scratch, c, NR, l0 > 0,
+                        rows, columns, count, a, a_start, mr, scratch, tile, source, unpacked, source_offset, l0, far,
+                        packs_here, bias, g * M + i, has_bias, scratch, c, NR, l0 > 0,
                     )  # fmt: skip
                     if l0 + count == L:
                         store_runs(

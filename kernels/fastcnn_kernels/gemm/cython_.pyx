@@ -1,7 +1,8 @@
 """Matrix product in Cython: packed panels and the micro-kernel of micro.h. Contract in the family's ``__init__``.
 
 The smaller operand is packed beforehand, panel by panel. A task packs a block of the larger one for itself, in L2, and
-multiplies it by all of the other (``blocking.matrix_blocks``; small products pack both beforehand):
+multiplies it by all of the other (``blocking.matrix_blocks``; small products pack both beforehand). Columns that lie
+side by side it packs while it multiplies them by the first rows:
 
     for each block of L:   pack a block of A, or of B
         for each block of B, which stays in L2:
@@ -14,7 +15,9 @@ number of threads.
 from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
-from fastcnn_kernels.gemm.micro cimport MR, VECTOR_BYTES, copy_run, micro, panel_width, real
+from fastcnn_kernels.gemm.micro cimport (
+    MR, PANELS_AHEAD, VECTOR_BYTES, copy_run, micro, micro_packing, panel_width, real
+)
 from fastcnn_kernels.gemm.panels cimport pack_block, pack_panels
 
 from fastcnn_kernels.gemm import blocking, geometry
@@ -24,16 +27,24 @@ cdef Py_ssize_t ROWS_IN_TASKS = blocking.ROWS_IN_TASKS, COLUMNS_IN_TASKS = block
 
 
 cdef void multiply_tile(
-    int mr, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t L, const real* a, const real* b,
-    real* c, Py_ssize_t ldc, const real* bias, bint accumulate, real* tile,
+    int rows, int columns, Py_ssize_t L, const real* a, int mr, real* packed, const real* b,
+    const Py_ssize_t* along_b, real* c, Py_ssize_t ldc, const real* bias, bint accumulate, real* tile,
 ) noexcept nogil:
-    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`."""
+    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`.
+
+    The columns are packed; or, if `b` is not NULL, they are packed here, from ``b + along_b[l]``.
+    """
     cdef Py_ssize_t i, j
     cdef int NR = panel_width(a)
-    if rows == mr and columns == NR and bias == NULL:
-        micro(mr, NR, L, a, b, NR, c, ldc, accumulate)
+    cdef bint in_place = columns == NR and bias == NULL
+    cdef real* sums = c if in_place else tile
+    cdef Py_ssize_t step = ldc if in_place else NR
+    if b != NULL:
+        micro_packing(rows, L, a, mr, b, along_b, PANELS_AHEAD * NR, packed, sums, step, accumulate and in_place)
+    else:
+        micro(rows, columns, L, a, mr, packed, NR, sums, step, accumulate and in_place)
+    if in_place:
         return
-    micro(mr, columns, L, a, b, NR, tile, NR, False)
     for i in range(rows):
         if accumulate:
             for j in range(columns):
@@ -46,7 +57,7 @@ cdef void multiply_tile(
 
 
 cdef void multiply_blocks(
-    const real* a, const real* b, const real* a_packed, const real* b_packed, const real* bias, real* c, real* scratch,
+    const real* a, const real* b, const real* a_packed, real* b_packed, const real* bias, real* c, real* scratch,
     const Py_ssize_t* table, const Py_ssize_t* along_a, const Py_ssize_t* along_b, const Py_ssize_t* blocks,
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
@@ -59,11 +70,12 @@ cdef void multiply_blocks(
     cdef Py_ssize_t i_blocks = (row_panels + I - 1) // I, width = column_panels if rows_here else J
     cdef Py_ssize_t j_blocks = (column_panels + width - 1) // width, tasks = Z * i_blocks * j_blocks
     cdef Py_ssize_t task, z, za, zb, i0, i1, j0, j1, step, l0, count, block, first, row_panel, panel, i, j
-    cdef Py_ssize_t rows_step, columns_step
+    cdef Py_ssize_t rows_step, columns_step, first_packed = 0
     cdef real* tile = scratch
     cdef real* packed = scratch + MR * NR
     cdef const real* rows
-    cdef const real* columns
+    cdef const real* unpacked
+    cdef real* columns
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
         za = z if ZA > 1 else 0
@@ -78,9 +90,13 @@ cdef void multiply_blocks(
             if rows_here:
                 pack_block(a + za * M * L, packed, M, mr, i0, i1, count, table[6], along_a + l0)
             elif columns_here:
-                pack_block(b + zb * N * L, packed, N, NR, j0, j1, count, table[7], along_b + l0)
+                first_packed = j0 if table[7] > 1 else max(j0, N // NR)  # whole ones that lie side by side wait
+                pack_block(
+                    b + zb * N * L, packed + (first_packed - j0) * NR * count, N, NR, first_packed, j1, count, table[7],
+                    along_b + l0,
+                )
             rows = <const real*>packed if rows_here else a_packed + ((za * row_panels + i0) * L + l0) * mr
-            columns = <const real*>packed if columns_here else b_packed + ((zb * column_panels + j0) * L + l0) * NR
+            columns = packed if columns_here else b_packed + ((zb * column_panels + j0) * L + l0) * NR
             rows_step = (count if rows_here else L) * mr
             columns_step = (count if columns_here else L) * NR
             for block in range((j1 - j0 + J - 1) // J):
@@ -89,9 +105,12 @@ cdef void multiply_blocks(
                     i = row_panel * mr
                     for panel in range(first, min(first + J, j1)):
                         j = panel * NR
+                        unpacked = NULL
+                        if columns_here and row_panel == i0 and panel < first_packed:
+                            unpacked = b + zb * N * L + j
                         multiply_tile(
-                            mr, min(mr, M - i), min(NR, N - j), count, rows + (row_panel - i0) * rows_step,
-                            columns + (panel - j0) * columns_step, c + (z * M + i) * N + j, N,
+                            <int>min(mr, M - i), <int>min(NR, N - j), count, rows + (row_panel - i0) * rows_step, mr,
+                            columns + (panel - j0) * columns_step, unpacked, along_b + l0, c + (z * M + i) * N + j, N,
                             bias + j if bias != NULL and l0 == 0 else NULL, l0 > 0, tile,
                         )
 

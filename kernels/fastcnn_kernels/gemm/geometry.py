@@ -24,7 +24,7 @@ class Plan(NamedTuple):
 def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, MR, NR, itemsize):
     """Arrange a call for register tiles of up to MR x NR."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
-    mr = panel_rows(M, MR)
+    mr = blocking.even(M, MR)
     table = Z, a_shape[0], b_shape[0], M, N, L, 1 if transpose_a else L, L if transpose_b else 1, mr
     return Plan(
         np.array(table, np.intp),
@@ -40,15 +40,9 @@ def along(L, step):
     return np.arange(L, dtype=np.intp) * step
 
 
-def panel_rows(M, MR, overhead=1):
-    """Rows of a panel of A for a register tile of up to MR rows: those of least cost.
+def filled_panel_rows(M, MR, overhead):
+    """Rows of panels of up to MR rows, the last of which is filled up: those of least cost.
 
-    A panel costs its rows, empty ones too, and `overhead`. The twins' ``panel_rows`` is that of 1.
+    A panel costs its rows, empty ones too, and `overhead`.
     """
     return min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + overhead))
-
-
-def packed_rows(M, MR):
-    """Rows of all panels of A."""
-    rows = panel_rows(M, MR)
-    return -(-M // rows) * rows

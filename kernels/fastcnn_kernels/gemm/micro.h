@@ -6,7 +6,7 @@
  *
  *     a: l=0 | a00 a10 .. a(mr-1)0 |          b: l=0 | b00 b01 .. b0(NR-1) |
  *        l=1 | a01 a11 .. a(mr-1)1 |             l=1 | b10 b11 .. b1(NR-1) |
- * (Rows of B need not be packed: they may be b_step apart.)
+ * (Rows of B need not be packed: they may be b_step apart; or they are packed by the first product that meets them.)
  *
  * The mr x NR sums live in registers: mr rows of two vectors, plus two vectors of B and one broadcast element of A.
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
@@ -95,6 +95,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 /* Steps of the sum to ask ahead: a panel of A comes from L3 when it is first met, B and the planes of taps from L2. */
 #define STEPS_AHEAD_A 16
 #define STEPS_AHEAD_B 8
+/* Panels of B to ask ahead while they are packed: their lines arrive from memory while the present ones are multiplied. */
+#define PANELS_AHEAD 4
 #define LINE_BYTES 64
 /* Products of a sum from which on they leave time to ask for the lines of the results. */
 #define SUM_OF_LINES 8

@@ -15,22 +15,33 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     enum: MOST_DOTS
     const int VECTOR_BYTES
     const int STREAMS
+    const int PANELS_AHEAD
     const int NR_F32
     const int NR_F64
     void PREFETCH_FAR(const void* address)
     void micro_f32(
-        int mr, int columns, Py_ssize_t L, const float* a, const float* b, Py_ssize_t b_step, float* c,
-        Py_ssize_t ldc, bint accumulate
+        int mr, int columns, Py_ssize_t L, const float* a, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
+        float* c, Py_ssize_t ldc, bint accumulate
     )
     void micro_f64(
-        int mr, int columns, Py_ssize_t L, const double* a, const double* b, Py_ssize_t b_step, double* c,
-        Py_ssize_t ldc, bint accumulate
+        int mr, int columns, Py_ssize_t L, const double* a, Py_ssize_t a_step, const double* b, Py_ssize_t b_step,
+        double* c, Py_ssize_t ldc, bint accumulate
+    )
+    void micro_packing_f32(
+        int mr, Py_ssize_t L, const float* a, Py_ssize_t a_step, const float* b, const Py_ssize_t* offset,
+        Py_ssize_t far, float* packed, float* c, Py_ssize_t ldc, bint accumulate
+    )
+    void micro_packing_f64(
+        int mr, Py_ssize_t L, const double* a, Py_ssize_t a_step, const double* b, const Py_ssize_t* offset,
+        Py_ssize_t far, double* packed, double* c, Py_ssize_t ldc, bint accumulate
     )
     void micro_dense_f32(
-        int mr, int vectors, int columns, Py_ssize_t L, const float* a, const float* b, float* c, bint accumulate
+        int mr, int vectors, int columns, Py_ssize_t L, const float* a, Py_ssize_t a_step, const float* b, float* c,
+        bint accumulate
     )
     void micro_dense_f64(
-        int mr, int vectors, int columns, Py_ssize_t L, const double* a, const double* b, double* c, bint accumulate
+        int mr, int vectors, int columns, Py_ssize_t L, const double* a, Py_ssize_t a_step, const double* b, double* c,
+        bint accumulate
     )
     void split_row_f32(
         const float* source, Py_ssize_t begin, Py_ssize_t end, float* even, float* odd, Py_ssize_t n
@@ -150,22 +161,34 @@ cdef inline int panel_width(const real* x) noexcept nogil:
 
 
 cdef inline void micro(
-    int mr, int columns, Py_ssize_t L, const real* a, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t ldc,
-    bint accumulate
+    int mr, int columns, Py_ssize_t L, const real* a, Py_ssize_t a_step, const real* b, Py_ssize_t b_step, real* c,
+    Py_ssize_t ldc, bint accumulate
 ) noexcept nogil:
     if real is float:
-        micro_f32(mr, columns, L, a, b, b_step, c, ldc, accumulate)
+        micro_f32(mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate)
     else:
-        micro_f64(mr, columns, L, a, b, b_step, c, ldc, accumulate)
+        micro_f64(mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate)
+
+
+cdef inline void micro_packing(
+    int mr, Py_ssize_t L, const real* a, Py_ssize_t a_step, const real* b, const Py_ssize_t* offset, Py_ssize_t far,
+    real* packed, real* c, Py_ssize_t ldc, bint accumulate
+) noexcept nogil:
+    """`micro` of NR columns, which packs rows ``b + offset[l]`` on the way and asks for what lies `far` behind them."""
+    if real is float:
+        micro_packing_f32(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
+    else:
+        micro_packing_f64(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
 
 
 cdef inline void micro_dense(
-    int mr, int vectors, int columns, Py_ssize_t L, const real* a, const real* b, real* c, bint accumulate
+    int mr, int vectors, int columns, Py_ssize_t L, const real* a, Py_ssize_t a_step, const real* b, real* c,
+    bint accumulate
 ) noexcept nogil:
     if real is float:
-        micro_dense_f32(mr, vectors, columns, L, a, b, c, accumulate)
+        micro_dense_f32(mr, vectors, columns, L, a, a_step, b, c, accumulate)
     else:
-        micro_dense_f64(mr, vectors, columns, L, a, b, c, accumulate)
+        micro_dense_f64(mr, vectors, columns, L, a, a_step, b, c, accumulate)
 
 
 cdef inline void split_row(

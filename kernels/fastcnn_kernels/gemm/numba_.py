@@ -7,8 +7,8 @@ start index stand for a C pointer.
 from fastcnn_kernels.gemm import blocking, geometry
 from fastcnn_kernels.gemm.blocking import COLUMNS_IN_TASKS, ROWS_IN_TASKS
 from fastcnn_kernels.gemm.numba_copies import copy_run
-from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_llvm import MR, PANELS_AHEAD, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro, micro_packing
 from fastcnn_kernels.gemm.numba_panels import pack_block, pack_panels
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -16,15 +16,29 @@ from fastcnn_kernels.numba_support import compiled, flat, threaded
 
 @compiled
 def multiply_tile(
-    mr, rows, columns, L, a, a_start, b, b_start, c, c_start, ldc, bias, bias_start, has_bias, accumulate, tile,
-    tile_start,
+    rows, columns, L, a, a_start, mr, packed, packed_start, b, b_start, along_b, l0, packs, c, c_start, ldc, bias,
+    bias_start, has_bias, accumulate, tile, tile_start,
 ):  # fmt: skip
-    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`."""
+    """One micro-kernel call; a tile that sticks out of C, or has a bias to add, goes through `tile`.
+
+    The columns are packed; or, if it `packs`, they are packed here, from ``b[b_start + along_b[l0 + l]:]``.
+    """
     NR = panel_width(a)
-    if rows == mr and columns == NR and not has_bias:
-        micro(mr, NR, L, a, a_start, b, b_start, NR, c, c_start, ldc, accumulate)
+    far = PANELS_AHEAD * NR
+    if columns == NR and not has_bias:
+        if packs:
+            micro_packing(
+                rows, L, a, a_start, mr, b, b_start, along_b, l0, far, packed, packed_start, c, c_start, ldc, accumulate
+            )
+        else:
+            micro(rows, columns, L, a, a_start, mr, packed, packed_start, NR, c, c_start, ldc, accumulate)
         return
-    micro(mr, columns, L, a, a_start, b, b_start, NR, tile, tile_start, NR, False)
+    if packs:
+        micro_packing(
+            rows, L, a, a_start, mr, b, b_start, along_b, l0, far, packed, packed_start, tile, tile_start, NR, False
+        )
+    else:
+        micro(rows, columns, L, a, a_start, mr, packed, packed_start, NR, tile, tile_start, NR, False)
     for i in range(rows):
         if accumulate:
             for j in range(columns):
@@ -50,6 +64,7 @@ def multiply_blocks(
     i_blocks, width = (row_panels + I - 1) // I, column_panels if rows_here else J
     j_blocks = (column_panels + width - 1) // width
     tasks = Z * i_blocks * j_blocks
+    first_packed = 0
     tile = worker * scratch_step
     packed = tile + MR * NR
     rows_of, columns_of = scratch if rows_here else a_packed, scratch if columns_here else b_packed
@@ -65,7 +80,11 @@ def multiply_blocks(
             if rows_here:
                 pack_block(a, za * M * L, scratch, packed, M, mr, i0, i1, count, table[6], along_a, l0)
             elif columns_here:
-                pack_block(b, zb * N * L, scratch, packed, N, NR, j0, j1, count, table[7], along_b, l0)
+                first_packed = j0 if table[7] > 1 else max(j0, N // NR)  # whole ones that lie side by side wait
+                pack_block(
+                    b, zb * N * L, scratch, packed + (first_packed - j0) * NR * count, N, NR, first_packed, j1, count,
+                    table[7], along_b, l0,
+                )  # fmt: skip
             rows = packed if rows_here else ((za * row_panels + i0) * L + l0) * mr
             columns = packed if columns_here else ((zb * column_panels + j0) * L + l0) * NR
             rows_step, columns_step = (count if rows_here else L) * mr, (count if columns_here else L) * NR
@@ -74,10 +93,11 @@ def multiply_blocks(
                     i = row_panel * mr
                     for panel in range(first, min(first + J, j1)):
                         j = panel * NR
+                        packs = columns_here and row_panel == i0 and panel < first_packed
                         multiply_tile(
-                            mr, min(mr, M - i), min(NR, N - j), count, rows_of, rows + (row_panel - i0) * rows_step,
-                            columns_of, columns + (panel - j0) * columns_step, c, (z * M + i) * N + j, N, bias, j,
-                            has_bias and l0 == 0, l0 > 0, scratch, tile,
+                            min(mr, M - i), min(NR, N - j), count, rows_of, rows + (row_panel - i0) * rows_step, mr,
+                            columns_of, columns + (panel - j0) * columns_step, b, zb * N * L + j, along_b, l0, packs,
+                            c, (z * M + i) * N + j, N, bias, j, has_bias and l0 == 0, l0 > 0, scratch, tile,
                         )  # fmt: skip
 
 

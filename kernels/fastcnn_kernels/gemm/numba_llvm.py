@@ -24,6 +24,8 @@ VECTOR_BYTES, MR, FMA = {
 
 #: Rows of the sum packed for one panel after the other, as in micro.h.
 STREAMS = 16
+#: Panels of B to ask ahead while they are packed, as in micro.h.
+PANELS_AHEAD = 4
 
 
 def lanes_of(array_type):

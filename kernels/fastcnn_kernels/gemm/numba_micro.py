@@ -59,10 +59,10 @@ def _tile_cases(builder, emit, vector_type, mr, vectors, arguments):
     emit_switch(builder, builder.add(builder.mul(mr, mr.type(4)), vectors), cases)
 
 
-def _prefetch_vectors(builder, pointer, offset, VL, vectors):
+def _prefetch_vectors(builder, pointer, offset, VL, vectors, locality=3):
     """Ask for the lines of neighbouring vectors."""
     for j in range(0, vectors, LINE_BYTES // VECTOR_BYTES):
-        prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0)
+        prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0, locality)
 
 
 def _load_lanes(builder, pointer, vector_type, offset, mask):
@@ -103,20 +103,34 @@ def _add_bias(builder, results, vectors, bias, has_bias, vector_type):
     ]
 
 
-def _emit_micro(builder, rows, vectors, vector_type, L, a, b, b_step, c, ldc, accumulate):
-    """`micro` for one row count and one or two vectors of columns."""
+def _emit_micro(builder, rows, vectors, vector_type, L, a, a_step, b, b_step, packing, c, ldc, accumulate):
+    """`micro` for one row count and one or two vectors of columns; `micro_packing` if `packing` is not None."""
     intp, VL = L.type, vector_type.count
+    offset, far, packed = packing or (None, None, None)
     tiles = [(i, j) for i in range(rows) for j in range(vectors)]
     offsets = [builder.add(builder.mul(intp(i), ldc), intp(j * VL)) for i, j in tiles]
-    for offset in offsets:  # C is met last: its lines arrive meanwhile
-        prefetch_line(builder, builder.gep(c, [offset]), 1)
+    for place in offsets:  # C is met last: its lines arrive meanwhile
+        prefetch_line(builder, builder.gep(c, [place]), 1)
+
+    def row_of_b(index):
+        if packing is None:
+            return builder.mul(index, b_step)
+        index = builder.select(builder.icmp_signed("<", index, L), index, builder.sub(L, intp(1)))
+        return builder.load(builder.gep(offset, [index]))
 
     def body(index, totals):
-        a_offset, b_offset = builder.mul(index, intp(rows)), builder.mul(index, b_step)
-        b_ahead = builder.add(b_offset, builder.mul(b_step, intp(STEPS_AHEAD_B)))
-        prefetch_line(builder, builder.gep(a, [builder.add(a_offset, intp(STEPS_AHEAD_A * rows))]), 0)
+        a_offset = builder.mul(index, a_step)
+        a_ahead = builder.add(a_offset, builder.mul(a_step, intp(STEPS_AHEAD_A)))
+        prefetch_line(builder, builder.gep(a, [a_ahead]), 0)
+        b_offset, b_ahead = row_of_b(index), row_of_b(builder.add(index, intp(STEPS_AHEAD_B)))
         _prefetch_vectors(builder, b, b_ahead, VL, vectors)
+        if packing is not None:  # rows where they lie begin anywhere in a line
+            prefetch_line(builder, builder.gep(b, [builder.add(b_ahead, intp(vectors * VL - 1))]), 0)
+            _prefetch_vectors(builder, b, builder.add(b_offset, far), VL, vectors, locality=2)
         columns = [load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
+        if packing is not None:
+            for j, column in enumerate(columns):
+                store(builder, column, packed, builder.add(builder.mul(index, intp(vectors * VL)), intp(j * VL)))
         results = []
         for (i, j), total in zip(tiles, totals, strict=True):
             if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit registers
@@ -295,21 +309,37 @@ def _emit_masked(
 
 
 @intrinsic
-def _micro_code(typing_context, mr, columns, L, a, b, b_step, c, ldc, accumulate):
+def _micro_code(typing_context, mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
-        mr, columns, *arguments = arguments
+        mr, columns, L, a, a_step, b, b_step, *result = arguments
+        operands = (L, a, a_step, b, b_step, None)
         vector_type = vector_type_of(context, signature.args[3])
         two = builder.icmp_signed(">", columns, columns.type(vector_type.count))
         key = builder.add(builder.mul(mr, mr.type(2)), builder.zext(two, mr.type))
         cases = [
-            (rows * 2 + vectors - 1, partial(_emit_micro, builder, rows, vectors, vector_type, *arguments))
+            (rows * 2 + vectors - 1, partial(_emit_micro, builder, rows, vectors, vector_type, *operands, *result))
             for vectors, most in ((1, MOST_ROWS), (2, MR))
             for rows in range(1, most + 1)
         ]
         emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
-    return types.void(mr, columns, L, a, b, b_step, c, ldc, accumulate), generate
+    return types.void(mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate), generate
+
+
+@intrinsic
+def _packing_code(typing_context, mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate):
+    def generate(context, builder, signature, arguments):
+        mr, L, a, a_step, b, offset, far, packed, *result = arguments
+        operands = (L, a, a_step, b, None, (offset, far, packed))
+        vector_type = vector_type_of(context, signature.args[2])
+        cases = [
+            (rows, partial(_emit_micro, builder, rows, 2, vector_type, *operands, *result)) for rows in range(1, MR + 1)
+        ]
+        emit_switch(builder, mr, cases)
+        return context.get_dummy_value()
+
+    return types.void(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate), generate
 
 
 @intrinsic
@@ -384,8 +414,12 @@ def _outer_code(typing_context, columns, L, a, row_step, a_step, b, b_step, c, l
     return types.void(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate), generate
 
 
-def _micro(mr, columns, L, a, b, b_step, c, ldc, accumulate):
-    _micro_code(mr, columns, L, a, b, b_step, c, ldc, accumulate)
+def _micro(mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate):
+    _micro_code(mr, columns, L, a, a_step, b, b_step, c, ldc, accumulate)
+
+
+def _micro_packing(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate):
+    _packing_code(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
 
 
 def _direct(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
@@ -413,7 +447,7 @@ def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, m
 
 
 @intrinsic
-def micro(typing_context, mr, columns, L, a, a_start, b, b_start, b_step, c, c_start, ldc, accumulate):
+def micro(typing_context, mr, columns, L, a, a_start, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
     """C[mr, columns] at ``c[c_start:]`` = (C if `accumulate`) + A . B, rows of B `b_step` apart; ``L >= 1``.
 
     Columns behind the wanted ones come out too, up to a whole vector.
@@ -421,9 +455,24 @@ def micro(typing_context, mr, columns, L, a, a_start, b, b_start, b_step, c, c_s
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):
-        return emit_call(context, builder, _micro, (intp, intp, intp, a, b, intp, c, intp, boolean), arguments)
+        return emit_call(context, builder, _micro, (intp, intp, intp, a, intp, b, intp, c, intp, boolean), arguments)
 
-    return types.void(intp, intp, intp, a, intp, b, intp, intp, c, intp, intp, boolean), generate
+    return types.void(intp, intp, intp, a, intp, intp, b, intp, intp, c, intp, intp, boolean), generate
+
+
+@intrinsic
+def micro_packing(typing_context, mr, L, a, a_start, a_step, b, b_start, offset, offset_start, far, packed,
+                  packed_start, c, c_start, ldc, accumulate):  # fmt: skip
+    """`micro` of NR columns, which packs rows ``b + offset[l]`` on the way and asks for what lies `far` behind them."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, a, intp, b, offset, intp, packed, c, intp, boolean)
+        return emit_call(context, builder, _micro_packing, kinds, arguments)
+
+    return types.void(
+        intp, intp, a, intp, intp, b, intp, offset, intp, intp, packed, intp, c, intp, intp, boolean
+    ), generate
 
 
 @intrinsic

@@ -14,12 +14,8 @@ def even_tile(size, largest):
 
 @compiled
 def panel_rows(M):
-    """Rows per panel of A, up to MR: those of least cost; a panel costs its rows, empty ones too, and one more."""
-    mr = min(M, MR)
-    for rows in range(mr - 1, 0, -1):
-        if (M + rows - 1) // rows * (rows + 1) < (M + mr - 1) // mr * (mr + 1):
-            mr = rows
-    return mr
+    """Rows of a panel of A, up to MR; of the last one only those that are left are multiplied."""
+    return even_tile(M, MR)
 
 
 @compiled

@@ -10,15 +10,8 @@ cdef inline Py_ssize_t even_tile(Py_ssize_t size, Py_ssize_t largest) noexcept n
 
 
 cdef inline int panel_rows(Py_ssize_t M) noexcept nogil:
-    """Rows per panel of A, up to MR: those of least cost; a panel costs its rows, empty ones too, and one more."""
-    cdef int mr = <int>min(M, MR), rows
-    cdef Py_ssize_t least = (M + mr - 1) // mr * (mr + 1), cost
-    for rows in range(mr - 1, 0, -1):
-        cost = (M + rows - 1) // rows * (rows + 1)
-        if cost < least:
-            least = cost
-            mr = rows
-    return mr
+    """Rows of a panel of A, up to MR; of the last one only those that are left are multiplied."""
+    return <int>even_tile(M, MR)
 
 
 cdef inline Py_ssize_t panel_pitch(int mr, Py_ssize_t VL) noexcept nogil:

@@ -7,8 +7,11 @@ INLINE void NAME(put)(REAL *target, NAME(vec) sums, int accumulate) {
     NAME(store)(target, accumulate ? NAME(load)(target) + sums : sums);
 }
 
-INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, const REAL *b,
-                             ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
+/* Row l of B lies at b + l * b_step, or, if `packed` is not NULL, at b + offset[l], and is packed on the way: its line is asked
+ * for a few steps ahead, and what lies `far` behind it, which is met later, into L2. */
+INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
+                             const REAL *b, ptrdiff_t b_step, const ptrdiff_t *offset, ptrdiff_t far, REAL *packed,
+                             REAL *c, ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MOST_ROWS][2];
     const REAL *line = c;
     UNROLL for (int i = 0; i < mr; i++, line += ldc) {
@@ -18,11 +21,20 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
             __builtin_prefetch(line + j * VL, 1);
         }
     }
-    for (ptrdiff_t l = 0; l < L; l++, a += mr, b += b_step) {
-        PREFETCH(a + STEPS_AHEAD_A * mr);
-        UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES) PREFETCH(b + STEPS_AHEAD_B * b_step + j * VL);
+    for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
+        PREFETCH(a + STEPS_AHEAD_A * a_step);
+        const REAL *right = packed ? b + offset[l] : b;
+        const REAL *ahead = packed ? b + offset[l + STEPS_AHEAD_B < L ? l + STEPS_AHEAD_B : l] : b + STEPS_AHEAD_B * b_step;
+        UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES) {
+            PREFETCH(ahead + j * VL);
+            if (packed) PREFETCH_FAR(right + far + j * VL);
+        }
+        if (packed) PREFETCH(ahead + vectors * VL - 1); /* rows where they lie begin anywhere in a line */
         NAME(vec) row[2];
-        UNROLL for (int j = 0; j < vectors; j++) row[j] = NAME(load)(b + j * VL);
+        UNROLL for (int j = 0; j < vectors; j++) {
+            row[j] = NAME(load)(right + j * VL);
+            if (packed) NAME(store)(packed + (l * vectors + j) * VL, row[j]);
+        }
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * row[j];
     }
@@ -70,20 +82,32 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #endif
 
 /* Columns behind the wanted ones come out too, up to a whole vector. */
-static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
-                        ptrdiff_t ldc, int accumulate) {
-#define ONE(n) case n: NAME(micro_rows)(n, 1, L, a, b, b_step, c, ldc, accumulate); break;
-#define TWO(n) case n: NAME(micro_rows)(n, 2, L, a, b, b_step, c, ldc, accumulate); break;
+static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                        ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
+#define CASE(n, vectors) case n: NAME(micro_rows)(n, vectors, L, a, a_step, b, b_step, NULL, 0, NULL, c, ldc, accumulate); break;
+#define ONE(n) CASE(n, 1)
+#define TWO(n) CASE(n, 2)
     if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
     else switch (mr) { ROW_COUNTS(ONE) }
+#undef CASE
 #undef ONE
 #undef TWO
 }
 
+/* micro of NR columns: row l of B lies at b + offset[l] and is packed on the way, NR columns to each row. */
+static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                                const ptrdiff_t *offset, ptrdiff_t far, REAL *packed, REAL *c, ptrdiff_t ldc,
+                                int accumulate) {
+#define CASE(n) case n: NAME(micro_rows)(n, 2, L, a, a_step, b, 0, offset, far, packed, c, ldc, accumulate); break;
+    switch (mr) { ROW_COUNTS(CASE) }
+#undef CASE
+}
+
 /* The same where rows of B and of C are `vectors` long, constants to the compiler; beside one there are up to MOST_ROWS. */
-static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c,
-                              int accumulate) {
-#define CASE(n, wanted, of) case n: NAME(micro_rows)(n, wanted, L, a, b, of * VL, c, of * VL, accumulate); break;
+static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
+                              const REAL *b, REAL *c, int accumulate) {
+#define CASE(n, wanted, of) \
+    case n: NAME(micro_rows)(n, wanted, L, a, a_step, b, of * VL, NULL, 0, NULL, c, of * VL, accumulate); break;
 #define SINGLE(n) CASE(n, 1, 1)
 #define HALF(n) CASE(n, 1, 2)
 #define WHOLE(n) CASE(n, 2, 2)
@@ -279,18 +303,25 @@ static void NAME(masked)(int mr, int vectors, ptrdiff_t channels, ptrdiff_t taps
 #undef UP_TO_3
 #undef UP_TO_4
 #else
-static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, const REAL *b, ptrdiff_t b_step, REAL *c,
-                        ptrdiff_t ldc, int accumulate) {
+static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                        ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < columns; j++) {
             REAL sum = accumulate ? c[i * ldc + j] : 0;
-            for (ptrdiff_t l = 0; l < L; l++) sum += a[l * mr + i] * b[l * b_step + j];
+            for (ptrdiff_t l = 0; l < L; l++) sum += a[l * a_step + i] * b[l * b_step + j];
             c[i * ldc + j] = sum;
         }
 }
-static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, const REAL *b, REAL *c,
-                              int accumulate) {
-    NAME(micro)(mr, columns, L, a, b, vectors * VL, c, vectors * VL, accumulate);
+static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                                const ptrdiff_t *offset, ptrdiff_t far, REAL *packed, REAL *c, ptrdiff_t ldc,
+                                int accumulate) {
+    for (ptrdiff_t l = 0; l < L; l++)
+        for (int j = 0; j < 2 * VL; j++) packed[l * 2 * VL + j] = b[offset[l] + j];
+    NAME(micro)(mr, 2 * VL, L, a, a_step, packed, 2 * VL, c, ldc, accumulate);
+}
+static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
+                              const REAL *b, REAL *c, int accumulate) {
+    NAME(micro)(mr, columns, L, a, a_step, b, vectors * VL, c, vectors * VL, accumulate);
 }
 static void NAME(direct)(int mr, int vectors, ptrdiff_t L, const REAL *a, const REAL *source, const ptrdiff_t *offset,
                          const REAL *bias, REAL *c, ptrdiff_t ldc) {

@@ -111,7 +111,7 @@ cdef void sum_pixels(
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, <int>vectors, images, lines, columns,
+                            <int>min(mr, M - panel * mr), <int>vectors, images, lines, columns,
                             dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
                             pitch, image, rows * row, row_rows * row, stride_w * channels, offset + v,
                             sums + (panel * V + v) * mr * VL, block > first_block,

@@ -100,7 +100,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
                         pixel_sums(
-                            mr, vectors, images, lines, columns, scratch,
+                            min(mr, M - panel * mr), vectors, images, lines, columns, scratch,
                             dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
                             pitch, scratch, image, rows * row, row_rows * row, stride_w * channels, offset, v, partial,
                             sums + (panel * V + v) * mr * VL, block > first_block,

@@ -17,7 +17,7 @@ from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct import blocking
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums, remainder_taps
 from fastcnn_kernels.conv2d.geometry import refuses as general_refuses
-from fastcnn_kernels.gemm.geometry import panel_rows
+from fastcnn_kernels.gemm.geometry import filled_panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Elements behind the last plane that a last vector of pixels may read, beyond those by which the last tap is shifted.
@@ -79,7 +79,7 @@ def _plan(
     built = [product(F * rows * width, rows * width, width) for product in products]
     longest = max((product.offset.size for product in built), default=0)
     lanes = not row_by_row and blocking.channels_in_lanes(M, longest, VL)
-    mr = 2 * VL if lanes else panel_rows(M, MR, blocking.ROWS_PER_PANEL)
+    mr = 2 * VL if lanes else filled_panel_rows(M, MR, blocking.ROWS_PER_PANEL)
     table = [
         N, groups, M, channels, H, W, top, left, sh, sw, rows, width, PB, -(-P // PB), planes_size, pool, lanes, mr,
         row_by_row,

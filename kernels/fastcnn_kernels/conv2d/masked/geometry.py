@@ -16,7 +16,7 @@ from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.direct.blocking import ROWS_PER_PANEL
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
-from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW, panel_rows
+from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW, filled_panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Bytes of a vector at the one CPU level that has masked loads.
@@ -68,7 +68,7 @@ def _plan(
     table[1] = groups * channels * H * W, channels * H * W, H * W, taps, W, vectors
     table[2, :2] = weight_steps
     plane = P * Q // pool**2
-    mr = panel_rows(M, MR, ROWS_PER_PANEL)
+    mr = filled_panel_rows(M, MR, ROWS_PER_PANEL)
     table[3] = groups * M * plane, plane, Q == W and pool == 1, pool, not pads and Q == W, mr
     offset = offset_sums([shift * W for shift in row_shifts], column_shifts)
     return Plan(

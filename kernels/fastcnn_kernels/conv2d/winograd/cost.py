@@ -3,11 +3,11 @@
 Costs are in multiply-adds at full speed (2 flops each; 0.0097 ns on the two cores they were fitted on, for 2,500
 measured calls). With E = (m + 2)^2 products a tile, of ``lanes`` tiles in all, M rows and C channels of the sum:
 
-    plain sums     start + R S C pixels (rows + 1) + packing R S M C
-    Winograd       start + E [ D lanes rows + transform (D + M) lanes + filters M D ]
+    plain sums     start + R S C pixels (M + 1) + packing R S M C
+    Winograd       start + E [ D lanes M + transform (D + M) lanes + filters M D ]
 
-D is C times the parts of 3 x 3 in a filter; "rows" are those of all panels of M, empty ones too. The weight gradient
-has C and tiles the other way round, and its products of all M D filters pass through memory if L3 does not hold them.
+D is C times the parts of 3 x 3 in a filter. The weight gradient has C and tiles the other way round, and its products
+of all M D filters pass through memory if L3 does not hold them.
 Stride 2 has the same terms with 81 products (`strided`).
 Nothing else enters, not the number of threads either, so that a layer is computed in the same way on every machine.
 """
@@ -15,11 +15,10 @@ Nothing else enters, not the number of threads either, so that a layer is comput
 from typing import NamedTuple
 
 from fastcnn_kernels.conv2d.winograd.remainders.geometry import batch
-from fastcnn_kernels.gemm.geometry import packed_rows
 from fastcnn_kernels.memory import planned
 
-#: Register tile of the fitted machine, which makes the choice the same on every other one.
-ROWS, VECTOR_BYTES = 14, 64
+#: Vectors of the fitted machine, which make the choice the same on every other one.
+VECTOR_BYTES = 64
 #: Products of the weight gradient up to this size stay in L3.
 L3_BYTES = 16 << 20
 
@@ -72,10 +71,9 @@ def costs(
     """
     prices, lanes_of_vector, (P, Q) = _WEIGHTS if weights else _PRODUCT, VECTOR_BYTES // itemsize, result
     (R, S), parts = taps, -(-taps[0] // 3) * -(-taps[1] // 3)
-    rows = packed_rows(M, ROWS)
     start, packing = _MASKED if masked else prices.plain
     packing = 0 if packed else packing
-    cost = {0: start + groups * R * S * C * (N * P * Q * (rows + 1) + packing * M)}
+    cost = {0: start + groups * R * S * C * (N * P * Q * (M + 1) + packing * M)}
     copies = _COPIES + _COPY * groups * (M + C) * N * P * Q if dilation != (1, 1) else 0
     N, (P, Q) = batch(N, result, dilation)
     for m, (start, transform, filters) in prices.tiles.items():
@@ -85,10 +83,10 @@ def costs(
             filters = _FILTER_FROM_MEMORY if E * groups * products * itemsize > L3_BYTES else filters
             start = _START_OF_GROUPS if groups > 1 and m == 4 else start
             moved = channels + _up(M, lanes_of_vector)
-            per_group = tiles * (channels * rows + transform * moved) + filters * products
+            per_group = tiles * (channels * M + transform * moved) + filters * products
         else:
             lanes, D, filters = _up(tiles, lanes_of_vector), C * parts, 0 if packed else filters
-            per_group = lanes * (D * rows + transform * (D + M)) + filters * M * D
+            per_group = lanes * (D * M + transform * (D + M)) + filters * M * D
         cost[m] = start + copies + groups * E * per_group
     return cost
 
@@ -109,18 +107,18 @@ def strided(
     ``pixels`` are those of the smaller plane, in all images. Its tiles have 81 matrices of filters, 81 on the side of
     the larger plane and 25 on that of the smaller one. (Filters that leave L2 have no price: the other terms grow.)
     """
-    weights, lanes_of_vector, rows = direction == "weights", VECTOR_BYTES // itemsize, packed_rows(M, ROWS)
+    weights, lanes_of_vector = direction == "weights", VECTOR_BYTES // itemsize
     plain_start, packing = (_WEIGHTS if weights else _PRODUCT).plain
     start, transform, filters = _STRIDED_WEIGHTS if weights else _STRIDED
     if packed:
         packing = filters = 0
-    plain = plain_start + groups * 9 * C * (pixels * (rows + 1) + packing * M)
+    plain = plain_start + groups * 9 * C * (pixels * (M + 1) + packing * M)
     if weights:
         channels = _up(C, lanes_of_vector)
     else:
         tiles, channels = _up(tiles, lanes_of_vector), C
     moved = 25 * channels + 81 * M if direction == "up" else 81 * channels + 25 * M
-    per_group = tiles * (81 * channels * rows + transform * moved) + filters * 81 * M * C
+    per_group = tiles * (81 * channels * M + transform * moved) + filters * 81 * M * C
     return {0: plain, 4: start + groups * per_group}
 
 

@@ -145,13 +145,13 @@ cdef void multiply(
     const real* U, const real* V, real* products, const Py_ssize_t* matrices, Py_ssize_t E, int mr, Py_ssize_t rows,
     int vectors, Py_ssize_t tiles, Py_ssize_t u_size, Py_ssize_t p_step,
 ) noexcept nogil:
-    """The E products of some panels of rows and one of tiles."""
+    """The E products of some rows, by panels of mr of them, and one panel of tiles."""
     cdef Py_ssize_t VL = panel_width(U) // 2, e, i
     for e in range(E):
-        for i in range(rows):
+        for i in range((rows + mr - 1) // mr):
             micro_dense(
-                mr, vectors, <int>min(vectors * VL, tiles), matrices[2], U + i * u_size + matrices[0],
-                V + matrices[1], products + e * p_step + i * mr * vectors * VL, False,
+                <int>min(mr, rows - i * mr), vectors, <int>min(vectors * VL, tiles), matrices[2],
+                U + i * u_size + matrices[0], mr, V + matrices[1], products + e * p_step + i * mr * vectors * VL, False,
             )
         matrices += 3
 
@@ -243,7 +243,7 @@ cdef void winograd_tasks(
                 u = own_filters
             for j in range(panels):
                 multiply(
-                    u, v + j * v_size, products, matrices.products, matrices.E, mr, rows, vectors,
+                    u, v + j * v_size, products, matrices.products, matrices.E, mr, min(rows * mr, M - i * mr), vectors,
                     tiles - (panel + j) * columns, u_size, p_step,
                 )
                 transform_results(

@@ -154,13 +154,13 @@ def transform_images(image, w, V, table, m, g, c_first, c_end, columns, segments
 
 @compiled
 def multiply(filters, U, w, V, products, matrices, mr, rows, vectors, tiles, u_size, p_step):
-    """The E products of some panels of rows and one of tiles."""
+    """The E products of some rows, by panels of mr of them, and one panel of tiles."""
     columns = vectors * (panel_width(w) // 2)
     for e in range(len(matrices)):
-        for i in range(rows):
+        for i in range((rows + mr - 1) // mr):
             micro(
-                mr, min(columns, tiles), matrices[e, 2], filters, U + i * u_size + matrices[e, 0], w,
-                V + matrices[e, 1], columns, w, products + e * p_step + i * mr * columns, columns, False,
+                min(mr, rows - i * mr), min(columns, tiles), matrices[e, 2], filters, U + i * u_size + matrices[e, 0],
+                mr, w, V + matrices[e, 1], columns, w, products + e * p_step + i * mr * columns, columns, False,
             )  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def winograd_tasks(
                 transformed, u = w, own_filters
             for j in range(panels):
                 multiply(
-                    transformed, u, w, v + j * v_size, products, matrices, mr, rows, vectors,
+                    transformed, u, w, v + j * v_size, products, matrices, mr, min(rows * mr, M - i * mr), vectors,
                     tiles - (panel + j) * columns, u_size, p_step,
                 )  # fmt: skip
                 transform_results(

@@ -174,7 +174,7 @@ cdef void stream_columns(
                     right_step = NR
                 for i in range(row_panels):
                     micro(
-                        mr, columns, count, packed_few + (i * L + l0) * mr, right, right_step,
+                        <int>min(mr, F - i * mr), columns, count, packed_few + (i * L + l0) * mr, mr, right, right_step,
                         sums + ((panel - first) * row_panels + i) * tile, NR, l0 > 0,
                     )
         for i in range(F):

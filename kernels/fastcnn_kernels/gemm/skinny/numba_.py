@@ -154,12 +154,12 @@ def stream_columns(
                         for j in range(columns, NR):
                             scratch[packed + l * NR + j] = 0
                 for i in range(row_panels):
-                    left = packed_few + (i * L + l0) * mr
+                    rows, left = min(mr, F - i * mr), packed_few + (i * L + l0) * mr
                     c = sums + ((panel - first) * row_panels + i) * tile
                     if columns < NR:
-                        micro(mr, columns, count, scratch, left, scratch, packed, NR, scratch, c, NR, l0 > 0)
+                        micro(rows, columns, count, scratch, left, mr, scratch, packed, NR, scratch, c, NR, l0 > 0)
                     else:
-                        micro(mr, columns, count, scratch, left, many, right, K, scratch, c, NR, l0 > 0)
+                        micro(rows, columns, count, scratch, left, mr, many, right, K, scratch, c, NR, l0 > 0)
         for i in range(F):
             for panel in range(first, end):
                 columns = min(NR, K - panel * NR)

@@ -156,8 +156,8 @@ cdef void weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro_dense(
-                        mr, vectors, <int>min(columns, C - j * columns), tiles,
-                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step,
+                        <int>min(mr, M - i * mr), vectors, <int>min(columns, C - j * columns), tiles,
+                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step, mr,
                         V + ((g * column_panels + j) * E + e) * v_step, products + (pair * E + e) * p_step,
                         not first_chunk,
                     )

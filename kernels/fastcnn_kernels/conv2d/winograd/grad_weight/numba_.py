@@ -142,8 +142,8 @@ def weight_tasks(
                 for j in range(column_first, min(column_panels, column_first + JB)):
                     pair = (g * row_panels + i) * column_panels + j
                     micro(
-                        mr, min(columns, C - j * columns), tiles, w,
-                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step, w,
+                        min(mr, M - i * mr), min(columns, C - j * columns), tiles, w,
+                        Y + ((g * row_panels + i) * E_dy + gradient_of[e]) * y_step, mr, w,
                         V + ((g * column_panels + j) * E + e) * v_step, columns, w,
                         products + (pair * E + e) * p_step, columns, not first_chunk,
                     )  # fmt: skip
