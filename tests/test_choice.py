@@ -395,9 +395,21 @@ def test_parts_of_filters_and_panels_of_pixels():
 def test_who_packs_the_larger_matrix(case, itemsize):
     (ZA, *a), (ZB, *_), (Z, M, N) = (case.shapes[name] for name in ("a", "b", "out"))
     L, MR, NR = a[0 if case.options["transpose_a"] else 1], 14, 128 // itemsize
-    packer = gemm.matrix_blocks(Z, ZA, ZB, M, N, L, gemm.even(M, MR), NR, itemsize)[3]
+    packer = gemm.matrix_blocks(Z, ZA, ZB, M, N, L, gemm.even(M, MR), NR, itemsize, 2)[3]
     expected = {"rows": gemm.ROWS_IN_TASKS, "columns": gemm.COLUMNS_IN_TASKS, "packed": gemm.BEFOREHAND}
     assert packer == expected[case.name.split()[0]]
+
+
+def test_tasks_leave_the_busiest_worker_least():
+    assert [gemm.even_share(1, 19, 32, threads) for threads in (1, 2, 4)] == [19, 10, 5]
+    assert gemm.even_share(1, 100, 32, 1) == 25  # no more than stay in L2
+    assert gemm.even_share(3, 5, 32, 2) == 1  # eight panels each, while whole matrices would be ten and five
+    by_rows, by_columns = (
+        gemm.product_blocks(1, 14 * panels, 64, 9, 14, 32, 4, 2)[:2].tolist()
+        for panels in (gemm.SHARED_ROWS, gemm.SHARED_ROWS - 1)
+    )
+    assert by_rows == [gemm.SHARED_ROWS // 2, 2]
+    assert by_columns == [gemm.SHARED_ROWS - 1, 1]
 
 
 def product(M, L, N, transpose_a=False, transpose_b=False, dtype=np.float64, batch=()):

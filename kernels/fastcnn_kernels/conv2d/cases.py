@@ -117,6 +117,8 @@ EDGES = [
     ),
     Layer("blocks of panels and of slabs of groups", "edge", 2, 140, 5, 6, 60, 1, 1, groups=2),
     Layer("rows in two stretches", "edge", 16, 1, 36, 37, 2, 3, 3, padding=(1, 1, 1, 1)),
+    Layer("panels of one run, sums of two blocks", "edge", 2, 800, 5, 13, 58, 1, 1, groups=2),
+    Layer("panels of one run, results in steps", "edge", 2, 26, 3, 131, 32, 1, 3, stride=(2, 2), padding=(0, 0, 1, 1)),
     Layer("1x1, fewer pixels than lanes", "edge", 2, 7, 1, 5, 13, 1, 1),
     Layer("1x1, tiles that overlap", "edge", 3, 16, 7, 13, 26, 1, 1, groups=2),
     Layer("1x1 with stride, tiles that overlap", "edge", 2, 14, 9, 11, 16, 1, 1, stride=(2, 3), groups=2),

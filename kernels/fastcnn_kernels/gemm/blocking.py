@@ -18,8 +18,8 @@ PANELS_OF_A = 32
 PANELS_OF_B = 16
 #: Tasks of a product at least, where it has so many panels: two threads then differ by a sixteenth at most.
 TASKS = 16
-#: Tasks that share out the rows of A while each has all of a short B.
-TASKS_OF_ROWS = 4
+#: Panels of A from which on the tasks share them out, while each has all of a short B.
+SHARED_ROWS = 4
 
 
 def even(size: int, largest: int) -> int:
@@ -32,21 +32,21 @@ def panels_in_l2(length, NR, itemsize):
     return max(1, min(PANELS_OF_B, L2_BYTES_FOR_B // (length * NR * itemsize)))
 
 
-def product_blocks(Z, M, N, L, mr, NR, itemsize):
-    """Panels of A and of B per task of Z products of packed operands, and rows of B met at a time."""
+def even_share(Z, panels, most, num_threads):
+    """Panels of a task, up to `most` and as many as leave the busiest worker least, where Z matrices have `panels`."""
+    return min(range(min(panels, most), 0, -1), key=lambda size: -(-Z * -(-panels // size) // num_threads) * size)
+
+
+def product_blocks(Z, M, N, L, mr, NR, itemsize, num_threads):
+    """Panels of A and of B per task of Z products of packed operands, and rows of B met at a time.
+
+    Tasks pack nothing: they share out the rows, or the columns where those are few. No digit depends on it.
+    """
     row_panels, column_panels, length = -(-M // mr), -(-N // NR), even(L, L_BLOCK)
-    rows = even(row_panels, PANELS_OF_A)
-    columns = even(column_panels, panels_in_l2(length, NR, itemsize))
-    if Z * -(-row_panels // rows) * -(-column_panels // columns) >= TASKS:
-        return np.array([rows, columns, length], np.intp)
-    if column_panels <= PANELS_OF_B and row_panels >= TASKS_OF_ROWS:
-        return np.array([even(row_panels, -(-row_panels * Z // TASKS_OF_ROWS)), column_panels, length], np.intp)
-    others = Z * -(-row_panels // rows)
-    columns = even(column_panels, max(1, column_panels * others // TASKS))
-    others = Z * -(-column_panels // columns)
-    if others * -(-row_panels // rows) < TASKS:
-        rows = even(row_panels, max(1, row_panels * others // TASKS))
-    return np.array([rows, columns, length], np.intp)
+    if column_panels <= PANELS_OF_B and row_panels >= SHARED_ROWS:
+        return np.array([even_share(Z, row_panels, PANELS_OF_A, num_threads), column_panels, length], np.intp)
+    columns = even_share(Z, column_panels, panels_in_l2(length, NR, itemsize), num_threads)
+    return np.array([row_panels, columns, length], np.intp)
 
 
 #: A task's own block of A in L2, beside a block of B.
@@ -56,7 +56,7 @@ BEFOREHAND, ROWS_IN_TASKS, COLUMNS_IN_TASKS = 0, 1, 2
 
 
 @planned
-def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
+def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize, num_threads):
     """As `product_blocks`, and who packs: packed where it is multiplied, the larger operand never leaves L2.
 
     Tasks are then blocks of it alone, which takes enough of them, and an operand that the batch does not share. The
@@ -66,7 +66,7 @@ def matrix_blocks(Z, ZA, ZB, M, N, L, mr, NR, itemsize):
     rows_in_tasks = ZB < Z or (ZA == Z and M > N)
     share = Z * (row_panels if rows_in_tasks else column_panels) // TASKS
     if share == 0:
-        return np.append(product_blocks(Z, M, N, L, mr, NR, itemsize), BEFOREHAND)
+        return np.append(product_blocks(Z, M, N, L, mr, NR, itemsize, num_threads), BEFOREHAND)
     most_rows = max(1, min(PANELS_OF_A, L2_BYTES_FOR_A // (length * mr * itemsize)))
     most_columns = panels_in_l2(length, NR, itemsize)
     if rows_in_tasks:

@@ -37,6 +37,7 @@ EDGES = [
     matmul("rows packed by tasks, side by side", "edge", 461, 33, 390, transpose_a=True, bias=True),
     matmul("rows packed by tasks, of a batch", "edge", 80, 300, 41, Z=3, shared="b", transpose_a=True, bias=True),
     matmul("columns packed by tasks", "edge", 30, 1030, 400, transpose_b=True, bias=True),
+    matmul("columns packed by tasks, side by side", "edge", 29, 1030, 400, bias=True),
     matmul("columns packed by tasks, of a batch", "edge", 40, 600, 390, Z=2),
     matmul("columns packed by tasks, of a shared operand", "edge", 40, 600, 390, Z=3, shared="a"),
     matmul("packed beforehand, a shared operand", "edge", 31, 70, 390, Z=2, shared="b", transpose_a=True),

@@ -80,10 +80,12 @@ cdef void multiply_blocks(
         z = task // (i_blocks * j_blocks)
         za = z if ZA > 1 else 0
         zb = z if ZB > 1 else 0
-        i0 = task // j_blocks % i_blocks * I
-        i1 = min(row_panels, i0 + I)
-        j0 = task % j_blocks * width
-        j1 = min(column_panels, j0 + width)
+        i = task // j_blocks % i_blocks
+        i0 = row_panels * i // i_blocks  # the last panel, which may be smaller, is in a block of more of them
+        i1 = row_panels * (i + 1) // i_blocks
+        j = task % j_blocks
+        j0 = column_panels * j // j_blocks
+        j1 = column_panels * (j + 1) // j_blocks
         for step in range((L + LB - 1) // LB):
             l0 = step * LB
             count = min(LB, L - l0)
@@ -157,7 +159,8 @@ def matmul(*, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threa
     """``out = A @ B + bias``."""
     cdef int itemsize = out.itemsize
     plan = geometry.plan(
-        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // itemsize, itemsize
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // itemsize, itemsize,
+        num_threads,
     )
     if itemsize == 4:
         run_product(plan, a, b, bias, <float*>address(out), num_threads)

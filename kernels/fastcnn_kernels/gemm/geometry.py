@@ -21,14 +21,14 @@ class Plan(NamedTuple):
 
 
 @planned
-def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, MR, NR, itemsize):
+def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, MR, NR, itemsize, num_threads):
     """Arrange a call for register tiles of up to MR x NR."""
     (Z, M, N), L = out_shape, a_shape[1 if transpose_a else 2]
     mr = blocking.even(M, MR)
     table = Z, a_shape[0], b_shape[0], M, N, L, 1 if transpose_a else L, L if transpose_b else 1, mr
     return Plan(
         np.array(table, np.intp),
-        blocking.matrix_blocks(Z, a_shape[0], b_shape[0], M, N, L, mr, NR, itemsize),
+        blocking.matrix_blocks(Z, a_shape[0], b_shape[0], M, N, L, mr, NR, itemsize, num_threads),
         along(L, M if transpose_a else 1),
         along(L, 1 if transpose_b else N),
     )

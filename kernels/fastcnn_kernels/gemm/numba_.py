@@ -71,10 +71,10 @@ def multiply_blocks(
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         z = task // (i_blocks * j_blocks)
         za, zb = z if ZA > 1 else 0, z if ZB > 1 else 0
-        i0 = task // j_blocks % i_blocks * I
-        i1 = min(row_panels, i0 + I)
-        j0 = task % j_blocks * width
-        j1 = min(column_panels, j0 + width)
+        i, j = task // j_blocks % i_blocks, task % j_blocks
+        # the last panel, which may be smaller, is in a block of more of them
+        i0, i1 = row_panels * i // i_blocks, row_panels * (i + 1) // i_blocks
+        j0, j1 = column_panels * j // j_blocks, column_panels * (j + 1) // j_blocks
         for l0 in range(0, L, LB):
             count = min(LB, L - l0)
             if rows_here:
@@ -127,6 +127,7 @@ def run_product(plan, a, b, bias, out, num_threads):
 def matmul(*, a, b, bias, out, transpose_a, transpose_b, num_threads):
     """``out = A @ B + bias``."""
     plan = geometry.plan(
-        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // out.itemsize, out.itemsize
+        a.shape, b.shape, out.shape, transpose_a, transpose_b, MR, 2 * VECTOR_BYTES // out.itemsize, out.itemsize,
+        num_threads,
     )  # fmt: skip
     run_product(plan, a, b, bias, out, num_threads)
