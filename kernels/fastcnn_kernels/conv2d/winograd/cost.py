@@ -41,7 +41,7 @@ _WEIGHTS = _Prices((1_500_000, 36), {4: (2_800_000, 12, 12), 2: (2_500_000, 12, 
 #: Start of the weight gradient by tiles of 4 x 4 in groups, which are each one worker's own: by hand, to 152 layers.
 _START_OF_GROUPS = 1_900_000
 #: What an element of the filters costs in the weight gradient if its products leave L3.
-_FILTER_FROM_MEMORY = 36
+_FILTER_FROM_MEMORY = 28
 #: What the images of a dilated layer's remainders cost: once a call, and for each pixel on its way into one or out of
 #: it. By hand, to 14 layers.
 _COPIES, _COPY = 800_000, 40

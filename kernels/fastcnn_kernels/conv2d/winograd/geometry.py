@@ -8,7 +8,7 @@ import numpy as np
 from fastcnn_kernels.conv2d.geometry import before_pooling, refuses
 from fastcnn_kernels.conv2d.masked import geometry as masked_geometry
 from fastcnn_kernels.conv2d.winograd import cost
-from fastcnn_kernels.gemm.blocking import even
+from fastcnn_kernels.gemm.geometry import filled_panel_rows
 from fastcnn_kernels.memory import planned
 
 #: Taps a side at most: 9 parts.
@@ -99,7 +99,7 @@ def _before(pads):
 def register_tile(rows, columns, MR, MOST_ROWS, lanes):
     """Rows and vectors of a register tile: two vectors, or one that holds all columns and leaves room for more rows."""
     vectors = 1 if columns <= lanes else 2
-    return even(rows, MOST_ROWS if vectors == 1 else MR), vectors
+    return filled_panel_rows(rows, MOST_ROWS if vectors == 1 else MR, overhead=1), vectors
 
 
 def _plan(
