@@ -40,7 +40,7 @@ def all_patches(image, w, V, table, m, columns, tile_panels, JT, segments, count
 
 @compiled
 def all_products(
-    U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
+    U, w, V, products, matrices, mr, M, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
 ):
     """Products of every tile, each block of them into the same place."""
     columns = vectors * (panel_width(w) // 2)
@@ -48,7 +48,7 @@ def all_products(
         for i in range(0, row_panels, IB):
             for j in range(min(JT, tile_panels - first)):
                 winograd.multiply(
-                    U, i * u_size, w, V + j * v_size, products, matrices, mr, min(IB, row_panels - i), vectors,
+                    U, i * u_size, w, V + j * v_size, products, matrices, mr, min(IB * mr, M - i * mr), vectors,
                     tiles - (first + j) * columns, u_size, p_step,
                 )  # fmt: skip
 
@@ -96,7 +96,7 @@ def measure(layer: Layer, rounds: int) -> dict[str, Any]:
             x, w, V, plan.table, m, columns, tile_panels, JT, segments, counts, C, v_size, patches, NR
         ),
         "products": lambda: all_products(
-            U, w, V, products, matrices, mr, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
+            U, w, V, products, matrices, mr, M, row_panels, tile_panels, IB, JT, tiles, vectors, u_size, v_size, p_step
         ),
         "results": lambda: all_results(
             w, products, out, plan.table, m, mr, M, row_panels, tile_panels, IB, JT, columns, segments, counts, p_step,

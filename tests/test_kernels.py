@@ -219,8 +219,10 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
         conv2d_cases.layer("pointwise", "edge", 5, 20, 23, 33, 1),
         conv2d_cases.layer("pointwise, strided", "edge", 2, 20, 17, 34, 1, stride=2, groups=2),
         conv2d_cases.layer("dense layer", "edge", 40, 30, 3, 70, 3),
+        conv2d_cases.layer("panels of one run, sums of two blocks", "edge", 3, 400, 9, 29, 1),
     ]
-    products = gemm_cases.LAYERS[:2] + [case for case in gemm_cases.EDGES if case.name.startswith("stream")]
+    several = ("stream", "columns packed", "rows packed", "packed beforehand")
+    products = gemm_cases.LAYERS[:2] + [case for case in gemm_cases.EDGES if case.name.startswith(several)]
     cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + products
     compared = 0
     for case in (case for case in cases if case.op == kernel.op):
@@ -257,8 +259,10 @@ def test_nothing_is_read_outside_the_arrays(kernel):
         conv2d_cases.layer("1x1 of fewer pixels than lanes", "edge", 2, 7, 3, 8, 1),
         conv2d_cases.layer("1x1 with stride", "edge", 1, 7, 9, 8, 1, stride=2),
         conv2d_cases.layer("dense layer", "edge", 3, 7, 3, 15, 3),
+        conv2d_cases.layer("panels of one run", "edge", 2, 20, 8, 15, 1),
     ]
     cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
+    cases.append(gemm_cases.matmul("whole panels of columns, packed by tasks", "edge", 29, 1024, 40))
     cases += [case for case in gemm_cases.EDGES if case.name.startswith("small")]
     count = 0
     for case in (case for case in cases if case.op == kernel.op):

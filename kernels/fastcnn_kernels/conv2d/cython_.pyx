@@ -5,9 +5,10 @@ modulo the stride, so that along an output row every tap (r, s) reads a contiguo
 
     out[k, pixel] = sum_{c, t} weight[k, (c, t)] planes[ origin[pixel] + c plane + tap[t] ]
 
-A panel packs NR pixels of that matrix, run by run, and meets all panels of weights in the micro-kernel (implicit GEMM,
-arXiv 1410.0759). The input gradient is the same product over dy, one for each remainder (a, b) of the pixel's
-position modulo the stride, because each remainder meets its own subset of the taps; results go straight to dx.
+A panel packs NR pixels of that matrix, run by run (one run while it is first multiplied), and meets all panels of
+weights in the micro-kernel (implicit GEMM, arXiv 1410.0759). The input gradient is the same product over dy, one for
+each remainder (a, b) of the pixel's position modulo the stride, because each remainder meets its own subset of the
+taps; results go straight to dx.
 
 The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the
 NumPy row, which clips every tap to the image, computes the call (``handover``).

@@ -16,7 +16,7 @@ L_BLOCK = 384
 PANELS_OF_A = 32
 #: Panels of B per task at most: keeps enough tasks for the threads when L is short.
 PANELS_OF_B = 16
-#: Tasks of a product at least, where it has so many panels: two threads then differ by a sixteenth at most.
+#: Tasks of a product that packs in them, at least, where it has so many panels: two threads then differ by a sixteenth.
 TASKS = 16
 #: Panels of A from which on the tasks share them out, while each has all of a short B.
 SHARED_ROWS = 4
@@ -34,7 +34,14 @@ def panels_in_l2(length, NR, itemsize):
 
 def even_share(Z, panels, most, num_threads):
     """Panels of a task, up to `most` and as many as leave the busiest worker least, where Z matrices have `panels`."""
-    return min(range(min(panels, most), 0, -1), key=lambda size: -(-Z * -(-panels // size) // num_threads) * size)
+
+    def busiest(size):
+        blocks = -(-panels // size)
+        firsts = (Z * blocks * worker // num_threads for worker in range(num_threads + 1))
+        shares = np.diff([task // blocks * panels + panels * (task % blocks) // blocks for task in firsts])
+        return shares.max()
+
+    return min((-(-panels // blocks) for blocks in range(-(-panels // most), panels + 1)), key=busiest)
 
 
 def product_blocks(Z, M, N, L, mr, NR, itemsize, num_threads):

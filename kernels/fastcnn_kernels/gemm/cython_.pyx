@@ -8,8 +8,8 @@ side by side it packs while it multiplies them by the first rows:
         for each block of B, which stays in L2:
             for each panel of A (mr rows), kept in L1, for each panel of B (NR columns): one micro-kernel call
 
-Each worker takes a contiguous share of the tasks, which have nothing in common, so results do not depend on the
-number of threads.
+Each worker takes a contiguous share of the tasks, which have nothing in common. Products packed beforehand have as many
+tasks as suit the number of threads; results do not depend on it, as the blocks of L do not.
 """
 
 from cython.parallel cimport prange

@@ -41,8 +41,8 @@ def along(L, step):
 
 
 def filled_panel_rows(M, MR, overhead):
-    """Rows of panels of up to MR rows, the last of which is filled up: those of least cost.
+    """Rows of panels of up to MR rows: those of least cost, as a panel costs its rows, empty ones too, and `overhead`.
 
-    A panel costs its rows, empty ones too, and `overhead`.
+    Winograd's products leave empty rows out, but such panels are more often an even number of them, which two share.
     """
     return min(range(min(M, MR), 0, -1), key=lambda rows: -(-M // rows) * (rows + overhead))

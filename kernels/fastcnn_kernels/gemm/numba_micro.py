@@ -113,16 +113,16 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, a_step, b, b_step, pa
         prefetch_line(builder, builder.gep(c, [place]), 1)
 
     def row_of_b(index):
-        if packing is None:
-            return builder.mul(index, b_step)
-        index = builder.select(builder.icmp_signed("<", index, L), index, builder.sub(L, intp(1)))
-        return builder.load(builder.gep(offset, [index]))
+        return builder.mul(index, b_step) if packing is None else builder.load(builder.gep(offset, [index]))
 
     def body(index, totals):
         a_offset = builder.mul(index, a_step)
         a_ahead = builder.add(a_offset, builder.mul(a_step, intp(STEPS_AHEAD_A)))
         prefetch_line(builder, builder.gep(a, [a_ahead]), 0)
-        b_offset, b_ahead = row_of_b(index), row_of_b(builder.add(index, intp(STEPS_AHEAD_B)))
+        ahead = builder.add(index, intp(STEPS_AHEAD_B))
+        if packing is not None:
+            ahead = builder.select(builder.icmp_signed("<", ahead, L), ahead, index)
+        b_offset, b_ahead = row_of_b(index), row_of_b(ahead)
         _prefetch_vectors(builder, b, b_ahead, VL, vectors)
         if packing is not None:  # rows where they lie begin anywhere in a line
             prefetch_line(builder, builder.gep(b, [builder.add(b_ahead, intp(vectors * VL - 1))]), 0)
@@ -450,7 +450,7 @@ def _masked_tile(mr, vectors, channels, taps, a, source, channel_step, offset, m
 def micro(typing_context, mr, columns, L, a, a_start, a_step, b, b_start, b_step, c, c_start, ldc, accumulate):
     """C[mr, columns] at ``c[c_start:]`` = (C if `accumulate`) + A . B, rows of B `b_step` apart; ``L >= 1``.
 
-    Columns behind the wanted ones come out too, up to a whole vector.
+    A panel of A is ``a_step >= mr`` rows high. Columns behind the wanted ones come out too, up to a whole vector.
     """
     intp, boolean = types.intp, types.boolean
 

@@ -7,9 +7,10 @@ INLINE void NAME(put)(REAL *target, NAME(vec) sums, int accumulate) {
     NAME(store)(target, accumulate ? NAME(load)(target) + sums : sums);
 }
 
-/* Row l of B lies at b + l * b_step, or, if `packed` is not NULL, at b + offset[l], and is packed on the way: its line is asked
- * for a few steps ahead, and what lies `far` behind it, which is met later, into L2. */
-INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
+/* The rows of A lie side by side, a_step for each l, of which mr are met. Row l of B lies at b + l * b_step; or, if it
+ * `packs`, at b + offset[l], and is packed on the way: its line is asked for a few steps ahead, and what lies `far` behind it,
+ * which is met later, into L2. */
+INLINE void NAME(micro_rows)(const int mr, const int vectors, const int packs, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
                              const REAL *b, ptrdiff_t b_step, const ptrdiff_t *offset, ptrdiff_t far, REAL *packed,
                              REAL *c, ptrdiff_t ldc, int accumulate) {
     NAME(vec) acc[MOST_ROWS][2];
@@ -23,17 +24,17 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
     }
     for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
         PREFETCH(a + STEPS_AHEAD_A * a_step);
-        const REAL *right = packed ? b + offset[l] : b;
-        const REAL *ahead = packed ? b + offset[l + STEPS_AHEAD_B < L ? l + STEPS_AHEAD_B : l] : b + STEPS_AHEAD_B * b_step;
+        const REAL *right = packs ? b + offset[l] : b;
+        const REAL *ahead = packs ? b + offset[l + STEPS_AHEAD_B < L ? l + STEPS_AHEAD_B : l] : b + STEPS_AHEAD_B * b_step;
         UNROLL for (int j = 0; j < vectors; j += LINE_BYTES / VECTOR_BYTES) {
             PREFETCH(ahead + j * VL);
-            if (packed) PREFETCH_FAR(right + far + j * VL);
+            if (packs) PREFETCH_FAR(right + far + j * VL);
         }
-        if (packed) PREFETCH(ahead + vectors * VL - 1); /* rows where they lie begin anywhere in a line */
+        if (packs) PREFETCH(ahead + vectors * VL - 1); /* rows where they lie begin anywhere in a line */
         NAME(vec) row[2];
         UNROLL for (int j = 0; j < vectors; j++) {
             row[j] = NAME(load)(right + j * VL);
-            if (packed) NAME(store)(packed + (l * vectors + j) * VL, row[j]);
+            if (packs) NAME(store)(packed + (l * vectors + j) * VL, row[j]);
         }
         UNROLL for (int i = 0; i < mr; i++)
             UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += a[i] * row[j];
@@ -81,10 +82,10 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, ptrdiff_t L, const
 #define MORE_SIZES(CASE)
 #endif
 
-/* Columns behind the wanted ones come out too, up to a whole vector. */
+/* A panel of A is a_step >= mr rows high. Columns behind the wanted ones come out too, up to a whole vector. */
 static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
                         ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define CASE(n, vectors) case n: NAME(micro_rows)(n, vectors, L, a, a_step, b, b_step, NULL, 0, NULL, c, ldc, accumulate); break;
+#define CASE(n, vectors) case n: NAME(micro_rows)(n, vectors, 0, L, a, a_step, b, b_step, NULL, 0, NULL, c, ldc, accumulate); break;
 #define ONE(n) CASE(n, 1)
 #define TWO(n) CASE(n, 2)
     if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
@@ -98,7 +99,7 @@ static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, ptrdiff
 static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
                                 const ptrdiff_t *offset, ptrdiff_t far, REAL *packed, REAL *c, ptrdiff_t ldc,
                                 int accumulate) {
-#define CASE(n) case n: NAME(micro_rows)(n, 2, L, a, a_step, b, 0, offset, far, packed, c, ldc, accumulate); break;
+#define CASE(n) case n: NAME(micro_rows)(n, 2, 1, L, a, a_step, b, 0, offset, far, packed, c, ldc, accumulate); break;
     switch (mr) { ROW_COUNTS(CASE) }
 #undef CASE
 }
@@ -107,7 +108,7 @@ static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_
 static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
                               const REAL *b, REAL *c, int accumulate) {
 #define CASE(n, wanted, of) \
-    case n: NAME(micro_rows)(n, wanted, L, a, a_step, b, of * VL, NULL, 0, NULL, c, of * VL, accumulate); break;
+    case n: NAME(micro_rows)(n, wanted, 0, L, a, a_step, b, of * VL, NULL, 0, NULL, c, of * VL, accumulate); break;
 #define SINGLE(n) CASE(n, 1, 1)
 #define HALF(n) CASE(n, 1, 2)
 #define WHOLE(n) CASE(n, 2, 2)

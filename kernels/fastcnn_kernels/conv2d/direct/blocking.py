@@ -20,7 +20,7 @@ def row_by_row(Q: int, VL: int) -> bool:
     return Q % VL == 0 and Q >= VECTORS_OF_A_ROW * VL
 
 
-#: What a panel of filters costs besides its rows, in rows (here and in the masked kernels; elsewhere 1): a tile of
+#: What a panel of filters costs besides its rows, in rows (here and in the masked kernels): a tile of
 #: fewer rows has more vectors, and no empty rows, with which it could not be stored in place. MobileNet's first layer,
 #: 32 channels, gains 4 % by it. In the masked kernels, tiles of 8 rows by 3 vectors gain 3 to 25 % over 11 or 13 by 2
 #: for 32 and 64 channels (sums of 144 or of 2): they read less per product, and store to as many planes as an L1 cache
