@@ -404,7 +404,6 @@ def test_tasks_leave_the_busiest_worker_least():
     assert [gemm.even_share(1, 19, 32, threads) for threads in (1, 2, 4)] == [19, 10, 5]
     assert gemm.even_share(1, 100, 32, 1) == 25  # no more than stay in L2
     assert gemm.even_share(3, 5, 32, 2) == 3  # seven panels and eight, while whole matrices would be five and ten
-    assert ()  # blocks of one panel would leave as much, but the rows of B come more often
     by_rows, by_columns = (
         gemm.product_blocks(1, 14 * panels, 64, 9, 14, 32, 4, 2)[:2].tolist()
         for panels in (gemm.SHARED_ROWS, gemm.SHARED_ROWS - 1)
