@@ -85,7 +85,8 @@ INLINE void NAME(micro_rows)(const int mr, const int vectors, const int packs, p
 /* A panel of A is a_step >= mr rows high. Columns behind the wanted ones come out too, up to a whole vector. */
 static void NAME(micro)(int mr, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
                         ptrdiff_t b_step, REAL *c, ptrdiff_t ldc, int accumulate) {
-#define CASE(n, vectors) case n: NAME(micro_rows)(n, vectors, 0, L, a, a_step, b, b_step, NULL, 0, NULL, c, ldc, accumulate); break;
+#define CASE(n, vectors) \
+    case n: NAME(micro_rows)(n, vectors, 0, L, a, a_step, b, b_step, NULL, 0, NULL, c, ldc, accumulate); break;
 #define ONE(n) CASE(n, 1)
 #define TWO(n) CASE(n, 2)
     if (columns > VL) switch (mr) { ROW_COUNTS(TWO) }
@@ -104,7 +105,7 @@ static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_
 #undef CASE
 }
 
-/* The same where rows of B and of C are `vectors` long, constants to the compiler; beside one there are up to MOST_ROWS. */
+/* micro where rows of B and of C are `vectors` long, constants to the compiler; beside one there are up to MOST_ROWS. */
 static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
                               const REAL *b, REAL *c, int accumulate) {
 #define CASE(n, wanted, of) \
