@@ -17,8 +17,9 @@ MAX_THREADS = 1024
 #: much memory as many, and entering a parallel region costs 2 us (OpenMP) to 90 us (Numba's workqueue).
 PARALLEL_WORK = {"cython": 100_000, "numba": 1_000_000, "numpy": 1_000_000}
 
+#: Held by whoever uses several threads; a forked child has another one.
+busy = threading.Lock()
 _number: int | None = None
-_busy = threading.Lock()
 _used = False
 #: True in a forked child of a process that had used threads: GCC's OpenMP hangs or dies in it.
 _single = False
@@ -66,26 +67,27 @@ def get_num_threads() -> int:
 
 def acquire(work: int, least: float) -> int:
     """Return the threads for a call of `work` operations, 1 below `least`; if more than 1, `release` has to follow."""
-    global _used
     number = get_num_threads()
-    if work < least or number == 1 or not _busy.acquire(blocking=False):
-        return 1
-    _used = True
-    return number
+    return number if work >= least and number > 1 and claim() else 1
 
 
 def claim() -> bool:
     """Keep other Python threads from using more than one thread until `release`; False if one does, or in a fork."""
-    global _used
-    if _single or not _busy.acquire(blocking=False):
+    if _single or not busy.acquire(blocking=False):
         return False
-    _used = True
+    will_use()
     return True
 
 
 def release() -> None:
     """Let another Python thread use more than one thread."""
-    _busy.release()
+    busy.release()
+
+
+def will_use() -> None:
+    """Note, for forks, that threads are started from now on, by whoever holds `busy`."""
+    global _used
+    _used = True
 
 
 def _checked(n: Any, name: str) -> int:
@@ -119,8 +121,8 @@ def _default() -> int:
 
 
 def _after_fork_in_child() -> None:
-    global _busy, _single
-    _busy = threading.Lock()  # the parent's may be held by a thread that does not exist here
+    global busy, _single
+    busy = threading.Lock()  # the parent's may be held by a thread that does not exist here
     _single = _single or _used
     unsettle()
 

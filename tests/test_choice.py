@@ -208,7 +208,8 @@ def test_masked_planes_over_memory():
         (32, channels_last.FEWEST_SUMS_IN_L2 // 32, 21, "general"),
         (32, 32, 90, "masked"),  # 2,073,600 bytes of operands: L2_BYTES
         (32, 32, 91, "general"),
-        (channels_last.FEWEST_CHANNELS_OF_ONE_TAP - 1, 40, 91, "masked"),
+        (channels_last.FEWEST_BYTES_OF_ONE_TAP // 4 - 1, 40, 91, "masked"),
+        (40, channels_last.FEWEST_BYTES_OF_ONE_TAP // 4 - 1, 91, "masked"),
         (32, channels_last.FEWEST_SUMS // 32 - 1, 91, "masked"),
         (16, masked.LARGEST_GRADIENT // 16, 43, "masked"),
         (16, masked.LARGEST_GRADIENT // 16 + 1, 43, "general"),
@@ -359,6 +360,24 @@ def test_reason_is_given():
 )
 def test_skinny_products(M, L, N, transpose_a, transpose_b, expected):
     assert product(M, L, N, transpose_a, transpose_b) == expected
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_rows_of_a_single_tap_are_read_where_they_lie(itemsize):
+    def roles(K, C, pixels):
+        return channels_last.roles(K, C, pixels, itemsize)
+
+    slab, aliasing = channels_last.SLAB_CHANNELS, channels_last.ALIASING_PLANES // itemsize
+    assert roles(256, 64, 3136) == (True, False)
+    assert roles(64, 256, 3136) == (True, True)
+    assert roles(64, 64, 3136) == (True, False)
+    assert roles(2 * slab, slab, aliasing) == (True, False)  # a single slab
+    assert roles(slab, 2 * slab, aliasing) == (True, True)
+    assert roles(2 * slab, slab + 1, aliasing) == roles(slab + 1, 2 * slab, 5 * aliasing) == (False, False)
+    assert roles(2 * slab, slab + 1, aliasing + 1) == (True, False)
+    most = channels_last.MOST_BYTES_TURNED // itemsize // slab
+    assert roles(slab, most, 49) == (True, True)
+    assert roles(slab, most + 1, 49) == (True, False)
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])

@@ -217,7 +217,7 @@ import os, threading
 import fastcnn as fc
 from fastcnn import threads
 fc.set_num_threads(2)
-threads._busy.acquire()
+threads.busy.acquire()
 pid = os.fork()
 if pid == 0:
     os._exit(threads.acquire(10**9, 0))

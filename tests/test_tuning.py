@@ -129,7 +129,7 @@ def test_every_op_can_be_tuned():
 
 def test_measuring_needs_the_threads(fake):
     fake("takes1")
-    with fc.threads._busy, pytest.raises(RuntimeError, match="another thread is inside a kernel"):
+    with fc.threads.busy, pytest.raises(RuntimeError, match="another thread is inside a kernel"):
         fc.tune("conv2d", X, W)
 
 

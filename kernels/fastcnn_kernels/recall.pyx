@@ -209,20 +209,22 @@ cdef struct Part:
 cdef class Step:
     """One kernel, its keywords, and what of them are arrays of the call."""
 
-    cdef object kernel, other, work, parallel_work, threads
+    cdef object kernel, other, number, threads
     cdef tuple names  # num_threads is the last
     cdef list values  # None for those that are put in anew in every call
     cdef Part parts[MOST_PARTS]  # these
     cdef Py_ssize_t part_count
-    cdef bint parallel
+    cdef bint parallel  # on `number` threads, if no other call holds ``threads.busy``
     cdef readonly Py_ssize_t out  # index of the result
     cdef readonly bint plain  # all arrays are parts or results of the call
 
     def __init__(self, chosen, step, list parts, threads, number):
-        _, self.work, call, _ = step
-        self.threads = threads
-        self.kernel, self.other, self.parallel_work = chosen
-        self.parallel = self.work >= self.parallel_work and number > 1
+        _, work, call, _ = step
+        self.kernel, self.other, parallel_work = chosen
+        self.number, self.threads = number, threads
+        self.parallel = work >= parallel_work and number > 1
+        if self.parallel:
+            threads.will_use()
         self.names = (*call, "num_threads")
         self.values, self.plain = [], len(self.names) <= MOST_KEYWORDS
         for name, value in call.items():
@@ -265,14 +267,17 @@ cdef class Step:
                 part = PyArray_Newshape(part, &shape, NPY_CORDER)
                 views.append(part)
             values[self.parts[i].position] = <PyObject*>part
-        num_threads = self.threads.acquire(self.work, self.parallel_work) if self.parallel else 1
+        busy = self.threads.busy if self.parallel else None
+        if busy is not None and not busy.acquire(False):
+            busy = None
+        num_threads = 1 if busy is None else self.number
         values[count] = <PyObject*>num_threads
         try:
             if PyObject_Vectorcall(self.kernel, values, 0, self.names) is False:
                 PyObject_Vectorcall(self.other, values, 0, self.names)
         finally:
-            if num_threads > 1:
-                self.threads.release()
+            if busy is not None:
+                busy.release()
 
 
 cdef Py_ssize_t origin(value, list parts) except -2:
@@ -333,7 +338,7 @@ def record(build, tuple arguments, tuple settings, list chosen, list steps, resu
     result : ndarray or tuple of (ndarray or None)
         What the op returned.
     threads : module
-        Has ``acquire`` and ``release``.
+        Has ``busy`` and ``will_use``.
     """
     signature = signature_of(build, arguments, settings)
     if signature is None:

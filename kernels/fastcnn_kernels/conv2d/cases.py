@@ -124,6 +124,10 @@ EDGES = [
     Layer("1x1 with stride, tiles that overlap", "edge", 2, 14, 9, 11, 16, 1, 1, stride=(2, 3), groups=2),
     Layer("1x1, stride larger than the image", "edge", 2, 7, 3, 2, 9, 1, 1, stride=(4, 5)),
     Layer("1x1, sums of two blocks", "edge", 1, 400, 3, 6, 9, 1, 1),
+    Layer("1x1, rows of dy in place, chunks of a sum", "edge", 5, 17, 15, 23, 40, 1, 1),
+    Layer("1x1, rows of x in place, chunks of a sum", "edge", 5, 80, 15, 23, 34, 1, 1, groups=2),
+    Layer("1x1, a row in several blocks", "edge", 2, 7, 2, 613, 15, 1, 1),
+    Layer("1x1, planes that alias, two slabs", "edge", 1, 37, 32, 32, 70, 1, 1),
 ]
 
 #: This project's own selection of layers, in nine classes.

@@ -98,6 +98,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 /* Panels of B to ask ahead while they are packed: their lines arrive from memory while the present ones are multiplied. */
 #define PANELS_AHEAD 4
 #define LINE_BYTES 64
+/* Lines to ask ahead of rows that are read where they lie, beyond L2 when they are first met. */
+#define LINES_AHEAD 2
 /* Products of a sum from which on they leave time to ask for the lines of the results. */
 #define SUM_OF_LINES 8
 #if defined(__GNUC__)

@@ -109,6 +109,16 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         Py_ssize_t a_step, const double* b, Py_ssize_t image_step, Py_ssize_t line_step, Py_ssize_t column_step,
         const Py_ssize_t* offset, double* tile, bint accumulate
     )
+    void plane_sums_f32(
+        int mr, int vectors, Py_ssize_t images, Py_ssize_t pixels, const float* a, Py_ssize_t a_row, Py_ssize_t a_image,
+        const float* b, Py_ssize_t image_step, Py_ssize_t pixel_step, const Py_ssize_t* offset, float* tile,
+        bint accumulate
+    )
+    void plane_sums_f64(
+        int mr, int vectors, Py_ssize_t images, Py_ssize_t pixels, const double* a, Py_ssize_t a_row,
+        Py_ssize_t a_image, const double* b, Py_ssize_t image_step, Py_ssize_t pixel_step, const Py_ssize_t* offset,
+        double* tile, bint accumulate
+    )
     void outer_f32(
         int columns, Py_ssize_t L, const float* a, Py_ssize_t row_step, Py_ssize_t a_step, const float* b,
         Py_ssize_t b_step, float* c, Py_ssize_t ldc, bint accumulate
@@ -327,6 +337,21 @@ cdef inline void pixel_sums(
         pixel_sums_f64(
             mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
             accumulate,
+        )
+
+
+cdef inline void plane_sums(
+    int mr, int vectors, Py_ssize_t images, Py_ssize_t pixels, const real* a, Py_ssize_t a_row, Py_ssize_t a_image,
+    const real* b, Py_ssize_t image_step, Py_ssize_t pixel_step, const Py_ssize_t* offset, real* tile, bint accumulate
+) noexcept nogil:
+    """`pixel_sums` of rows of a that are runs of pixels, a_row apart, and a_image from image to image."""
+    if real is float:
+        plane_sums_f32(
+            mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
+        )
+    else:
+        plane_sums_f64(
+            mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
         )
 
 

@@ -38,7 +38,7 @@ WIDE_ROWS, MIDDLE_ROWS = (6, 9) if MR > 6 else (2, 4)
 OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
-LINE_BYTES = 64
+LINE_BYTES, LINES_AHEAD = 64, 2
 #: Products of a sum from which on they leave time to ask for the lines of the results (as in micro.h).
 SUM_OF_LINES = 8
 
@@ -241,6 +241,41 @@ def _emit_pixels(
     _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
 
 
+def _emit_planes(
+    builder, rows, vectors, vector_type, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile,
+    accumulate,
+):  # fmt: skip
+    """`plane_sums` for one tile: rows x vectors sums."""
+    intp, VL = pixels.type, vector_type.count
+    line = VL * LINE_BYTES // VECTOR_BYTES
+    tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+    starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(vectors)]
+    row_starts = [builder.mul(a_row, intp(i)) for i in range(rows)]
+
+    def over_images(image, totals):
+        plane = builder.gep(a, [builder.mul(image, a_image)])
+        slab = builder.gep(b, [builder.mul(image, image_step)])
+
+        def over_pixels(pixel, totals):
+            row = builder.mul(builder.and_(pixel, intp(line - 1)), a_row)
+            ahead = builder.gep(plane, [builder.add(builder.add(row, pixel), intp(LINES_AHEAD * line))])
+            for i in range(0, rows, line):
+                prefetch_line(builder, builder.gep(ahead, [row_starts[i]]), 0)
+            source = builder.gep(slab, [builder.mul(pixel, pixel_step)])
+            right = [load(builder, source, vector_type, start) for start in starts]
+            results = []
+            for (i, j), total in zip(tiles, totals, strict=True):
+                if j == 0:  # a row's broadcast comes just before its products: all at once, they would not fit
+                    left = broadcast_load(builder, plane, builder.add(row_starts[i], pixel), vector_type)
+                results.append(multiply_add(builder, left, right[j], total))
+            return results
+
+        return emit_loop(builder, pixels, 1, totals, over_pixels)
+
+    results = emit_loop(builder, images, 1, [ir.Constant(vector_type, None)] * len(tiles), over_images)
+    _store_sums(builder, results, tile, [intp(number * VL) for number in range(len(tiles))], accumulate)
+
+
 def _emit_outer(builder, vectors, columns, vector_type, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
     """`outer` for one number of vectors, which are whole if `columns` is None."""
     intp, VL = L.type, vector_type.count
@@ -397,6 +432,20 @@ def _pixels_code(
 
 
 @intrinsic
+def _planes_code(
+    typing_context, mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
+):
+    def generate(context, builder, signature, arguments):
+        vector_type = vector_type_of(context, signature.args[4])
+        _tile_cases(builder, _emit_planes, vector_type, arguments[0], arguments[1], arguments[2:])
+        return context.get_dummy_value()
+
+    return types.void(
+        mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
+    ), generate
+
+
+@intrinsic
 def _outer_code(typing_context, columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
     def generate(context, builder, signature, arguments):
         columns, *rest = arguments
@@ -436,6 +485,10 @@ def _pixel_sums(
     _pixels_code(
         mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
     )
+
+
+def _plane_sums(mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate):
+    _planes_code(mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate)
 
 
 def _outer(columns, L, a, row_step, a_step, b, b_step, c, ldc, accumulate):
@@ -515,6 +568,21 @@ def pixel_sums(typing_context, mr, vectors, images, lines, columns, a, a_start, 
 
     return types.void(
         intp, intp, intp, intp, intp, a, intp, intp, b, intp, intp, intp, intp, offset, intp, tile, intp, boolean
+    ), generate
+
+
+@intrinsic
+def plane_sums(typing_context, mr, vectors, images, pixels, a, a_start, a_row, a_image, b, b_start, image_step,
+               pixel_step, offset, offset_start, tile, tile_start, accumulate):  # fmt: skip
+    """`pixel_sums` of rows of a that are runs of pixels, a_row apart, and a_image from image to image."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        kinds = (intp, intp, intp, intp, a, intp, intp, b, intp, intp, offset, tile, boolean)
+        return emit_call(context, builder, _plane_sums, kinds, arguments)
+
+    return types.void(
+        intp, intp, intp, intp, a, intp, intp, intp, b, intp, intp, intp, offset, intp, tile, intp, boolean
     ), generate
 
 

@@ -221,6 +221,43 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
 #undef CASE
 }
 
+/* The same, where row i of a is a run of pixels, a_row behind the one before, and an image's rows begin a_image behind those
+ * of the last one. While a line of each row passes, each is asked for the line after the next. */
+INLINE void NAME(plane_rows)(const int mr, const int vectors, ptrdiff_t images, ptrdiff_t pixels, const REAL *a,
+                             ptrdiff_t a_row, ptrdiff_t a_image, const REAL *b, ptrdiff_t image_step, ptrdiff_t pixel_step,
+                             const ptrdiff_t *offset, REAL *tile, int accumulate) {
+    enum { LINE = LINE_BYTES / sizeof(REAL), THIRDS = (MR + 2) / 3 };
+    NAME(vec) acc[MR][4];
+    ptrdiff_t start[4];
+    UNROLL for (int j = 0; j < vectors; j++) start[j] = offset[j];
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
+    for (ptrdiff_t image = 0; image < images; image++) {
+        const REAL *pixel = b + image * image_step, *row[THIRDS]; /* the other rows are a scaled step from these */
+        UNROLL for (int k = 0; k < (mr + 2) / 3; k++) row[k] = a + image * a_image + 3 * k * a_row;
+        for (ptrdiff_t p = 0; p < pixels; p++, pixel += pixel_step) {
+            const REAL *ahead = row[0] + p % LINE * a_row + LINES_AHEAD * LINE;
+            UNROLL for (int i = 0; i < mr; i += LINE) PREFETCH(ahead + i * a_row);
+            NAME(vec) right[4];
+            UNROLL for (int j = 0; j < vectors; j++) right[j] = NAME(load)(pixel + start[j]);
+            UNROLL for (int i = 0; i < mr; i++)
+                UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += row[i / 3][i % 3 * a_row] * right[j];
+            UNROLL for (int k = 0; k < (mr + 2) / 3; k++) row[k]++;
+        }
+    }
+    UNROLL for (int i = 0; i < mr; i++)
+        UNROLL for (int j = 0; j < vectors; j++) NAME(put)(tile + (i * vectors + j) * VL, acc[i][j], accumulate);
+}
+
+static void NAME(plane_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t pixels, const REAL *a, ptrdiff_t a_row,
+                             ptrdiff_t a_image, const REAL *b, ptrdiff_t image_step, ptrdiff_t pixel_step,
+                             const ptrdiff_t *offset, REAL *tile, int accumulate) {
+#define CASE(n, v) case (n) * 4 + (v): NAME(plane_rows)(n, v, images, pixels, a, a_row, a_image, b, image_step, pixel_step, \
+                                                        offset, tile, accumulate); break;
+    switch (mr * 4 + vectors) { TILE_SIZES(CASE) }
+#undef CASE
+}
+
 /* c[OUTER_ROWS, columns] (+)= a . b, neither of them packed: element l of row i of a lies at i * row_step + l * a_step,
  * row l of b at l * b_step. The last vector of columns need not be `whole`. */
 INLINE void NAME(outer_rows)(const int vectors, const int whole, int columns, ptrdiff_t L, const REAL *a,
@@ -356,6 +393,20 @@ static void NAME(pixel_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t li
             for (ptrdiff_t l = 0; l < images * lines * columns; l++)
                 sum += a[l * a_step + i] * b[l / (lines * columns) * image_step + l / columns % lines * line_step
                                          + l % columns * column_step + offset[j / VL] + j % VL];
+            tile[i * width + j] = accumulate ? tile[i * width + j] + sum : sum;
+        }
+}
+
+static void NAME(plane_sums)(int mr, int vectors, ptrdiff_t images, ptrdiff_t pixels, const REAL *a, ptrdiff_t a_row,
+                             ptrdiff_t a_image, const REAL *b, ptrdiff_t image_step, ptrdiff_t pixel_step,
+                             const ptrdiff_t *offset, REAL *tile, int accumulate) {
+    const int width = vectors * VL;
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < width; j++) {
+            REAL sum = 0;
+            for (ptrdiff_t l = 0; l < images * pixels; l++)
+                sum += a[l / pixels * a_image + i * a_row + l % pixels]
+                       * b[l / pixels * image_step + l % pixels * pixel_step + offset[j / VL] + j % VL];
             tile[i * width + j] = accumulate ? tile[i * width + j] + sum : sum;
         }
 }

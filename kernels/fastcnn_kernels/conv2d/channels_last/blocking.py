@@ -25,6 +25,29 @@ def chunks_of_sum(groups, pixels, sums_bytes):
 
 #: Multiply-adds in the time of transposing an element from beyond L2, and of adding to a sum there.
 COST_OF_TRANSPOSING, COST_OF_FAR_SUM = 32, 11
+#: Planes so many bytes apart share sets of L1, of which a tile's rows need more lines than it has ways: reading them
+#: where they lie then pays for one slab only.
+ALIASING_PLANES = 4096
+#: Bytes of dw up to which turning the sums of x and dy takes less time than it saves.
+MOST_BYTES_TURNED = 1 << 19
+
+
+def roles(M, channels, pixels, itemsize):
+    """Whether rows of tiles that are planes of so many pixels are read where they lie, and whether they are those of x.
+
+    Those of dy would be the image then: what costs less time a pixel is the image.
+    """
+    lanes = 64 // itemsize
+
+    def cost(rows, columns):
+        return rows * -(-columns // lanes) * lanes + COST_OF_TRANSPOSING * columns
+
+    turned = M * channels * itemsize <= MOST_BYTES_TURNED and cost(channels, M) < cost(M, channels)
+    one_slab = (M if turned else channels) <= SLAB_CHANNELS
+    in_place = one_slab or pixels * itemsize % ALIASING_PLANES != 0
+    return in_place, in_place and turned
+
+
 #: Sums of a task that stay in L2 from block to block of pixels.
 L2_BYTES_FOR_SUMS = 1 << 20
 
@@ -66,10 +89,10 @@ def block_of_pixels(N, P, Q, rows, channels, stride, itemsize):
 #: (The lanes are AVX-512's, with which the limits were measured.)
 FEWEST_LANES, FEW_VECTORS = 0.75, 2
 #: Sums of a group, M x L, from which on transposing both operands pays, and beside a padded copy of the image. A single
-#: tap meets each transposed value for fewer products: two vectors of channels have to share them, and operands that L2
-#: holds are better read as they lie until there are many rows and channels.
+#: tap meets each transposed value for fewer products: two vectors of channels (AVX-512's) have to share them, and
+#: operands that L2 holds are better read as they lie until there are many rows and channels.
 FEWEST_SUMS, FEWEST_SUMS_BESIDE_COPY = 1024, 400
-FEWEST_CHANNELS_OF_ONE_TAP, FEWEST_SUMS_IN_L2, L2_BYTES = 32, 8192, 2 << 20
+FEWEST_BYTES_OF_ONE_TAP, FEWEST_SUMS_IN_L2, L2_BYTES = 128, 8192, 2 << 20
 
 
 def pays(M, channels, taps, dilation_w, itemsize, nbytes, fewest_sums=FEWEST_SUMS):
@@ -80,6 +103,6 @@ def pays(M, channels, taps, dilation_w, itemsize, nbytes, fewest_sums=FEWEST_SUM
     if sums < fewest_sums or (vectors <= FEW_VECTORS and run < FEWEST_LANES * vectors * lanes):
         return ""
     in_l2 = sums < FEWEST_SUMS_IN_L2 and nbytes < L2_BYTES
-    if R * S == 1 and (in_l2 or channels < FEWEST_CHANNELS_OF_ONE_TAP):
+    if R * S == 1 and (in_l2 or channels * itemsize < FEWEST_BYTES_OF_ONE_TAP):
         return ""
     return f"{M} x {channels} channels fill vectors in channels-last order"

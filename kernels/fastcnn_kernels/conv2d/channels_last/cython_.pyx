@@ -5,6 +5,9 @@ images at a time:
 
     for each such block:   transpose dy;   for each slab:   transpose it;   for each tile of vectors, each panel: sum
 
+With a single tap at stride 1 the rows of tiles are not transposed but read where they lie, and are channels of x where
+these are more: dy is then the image, and its sums are turned when they go to dw.
+
 The zeros of the padding take part in these sums, which is wrong only where they meet Inf or NaN. Then the NumPy row,
 which clips every tap to the image, computes the call (``handover``).
 """
@@ -13,7 +16,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_width, pixel_sums, put_steps, real, transpose_far, zero_run
+    TILE_VECTORS, VECTOR_BYTES, has_nonfinite, panel_width, pixel_sums, plane_sums, put_steps, real, transpose,
+    transpose_far, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport panel_pitch, panel_rows
 
@@ -58,7 +62,7 @@ cdef void sum_pixels(
     cdef Py_ssize_t N = table[0], groups = table[1], M = table[2], Cg = table[3], plane = table[4] * table[5]
     cdef Py_ssize_t P = table[6], Q = table[7], row_rows = table[11], stride_w = table[12], width = table[13]
     cdef Py_ssize_t PB = table[14], IB = table[15], V = table[17], chunks = table[18], panel_block = table[19]
-    cdef Py_ssize_t slab_block = table[20], QB = table[23], VL = panel_width(dy) // 2
+    cdef Py_ssize_t slab_block = table[20], QB = table[23], in_place = table[24], VL = panel_width(dy) // 2
     cdef Py_ssize_t row_blocks = (P + PB - 1) // PB, column_blocks = (Q + QB - 1) // QB
     cdef Py_ssize_t blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     cdef int mr = panel_rows(M)
@@ -69,7 +73,7 @@ cdef void sum_pixels(
     cdef Py_ssize_t slab, last_slab, first_block, block, n, p, q, images, lines, columns, pixels, rows, row, channels
     cdef Py_ssize_t panel, v, vectors, i, stack, stacked = pitch // mr  # panels of 8 rows share a vector of rows of dy
     cdef real* dy_packed = scratch + worker * scratch_step
-    cdef real* image = dy_packed + panel_block * pitch * IB * PB * QB
+    cdef real* image = dy_packed + (0 if in_place else panel_block * pitch * IB * PB * QB)
     cdef real* sums
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         chunk = task % chunks
@@ -88,7 +92,7 @@ cdef void sum_pixels(
             lines = min(PB, P - p)
             columns = min(QB, Q - q)
             pixels = images * lines * columns
-            for stack in range(first // stacked, (last + stacked - 1) // stacked):
+            for stack in range(first // stacked, 0 if in_place else (last + stacked - 1) // stacked):
                 row = stack * stacked * mr
                 for i in range(images):
                     transpose_far(
@@ -110,6 +114,14 @@ cdef void sum_pixels(
                 while v < slabs[4 * slab + 6]:
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
+                        if in_place:
+                            plane_sums(
+                                <int>min(mr, M - panel * mr), <int>vectors, images, lines * columns,
+                                dy + ((n * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q, groups * M * P * Q,
+                                image, rows * row, channels, offset + v, sums + (panel * V + v) * mr * VL,
+                                block > first_block,
+                            )
+                            continue
                         pixel_sums(
                             <int>min(mr, M - panel * mr), <int>vectors, images, lines, columns,
                             dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
@@ -119,8 +131,33 @@ cdef void sum_pixels(
                     v += vectors
 
 
+cdef void collect_turned(
+    real* partial, real* out, const Py_ssize_t* table, const Py_ssize_t* pieces, Py_ssize_t piece_count,
+    Py_ssize_t worker, Py_ssize_t workers,
+) noexcept nogil:
+    """out[g, l, m] = sum of the chunks, in their order, for this worker's share of the panels of rows."""
+    cdef Py_ssize_t groups = table[1], M = table[2], chunks = table[18], VL = panel_width(partial) // 2
+    cdef int mr = panel_rows(M)
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, panel_size = mr * table[17] * VL, panel, row, rows, piece, chunk, j
+    cdef Py_ssize_t chunk_size = groups * panels * panel_size
+    cdef real* sums
+    cdef real* target
+    for panel in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
+        sums = partial + panel * panel_size
+        for chunk in range(1, chunks):
+            for j in range(panel_size):
+                sums[j] += sums[chunk * chunk_size + j]
+        row = panel % panels * mr
+        rows = min(mr, M - row)
+        target = out + panel // panels * M * table[3] + row
+        for piece in range(0, 4 * piece_count, 4):
+            transpose(
+                sums + pieces[piece], pieces[piece + 1], rows, pieces[piece + 2], target + pieces[piece + 3], M, rows
+            )
+
+
 cdef void collect(
-    const real* partial, real* out, const Py_ssize_t* table, const Py_ssize_t* pieces, Py_ssize_t piece_count,
+    real* partial, real* out, const Py_ssize_t* table, const Py_ssize_t* pieces, Py_ssize_t piece_count,
     Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """out[g, m, l] = sum of the chunks, in their order, for this worker's share of the rows (g, m)."""
@@ -132,6 +169,9 @@ cdef void collect(
     cdef const real* sums
     cdef const real* values
     cdef real* target
+    if table[25]:
+        collect_turned(partial, out, table, pieces, piece_count, worker, workers)
+        return
     for row in range(groups * M * worker // workers, groups * M * (worker + 1) // workers):
         i = row % M % mr
         sums = partial + row // M * group_size + row % M // mr * panel_size
@@ -155,8 +195,8 @@ cdef bint run_plan(plan, dy, x, out, real* out_start, int num_threads) except -1
     cdef Py_ssize_t slab_count = len(plan.slabs) - 1, piece_count = len(plan.pieces), M = table[2], worker
     cdef Py_ssize_t VL = panel_width(out_start) // 2
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t pixels = table[14] * table[23]
-    cdef Py_ssize_t scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * pixels + table[21]) + VL
+    cdef Py_ssize_t packed_rows = 0 if table[24] else table[19] * panel_pitch(mr, VL)
+    cdef Py_ssize_t scratch_step = table[15] * (packed_rows * table[14] * table[23] + table[21]) + VL
     cdef Py_ssize_t sums = table[18] * table[1] * ((M + mr - 1) // mr) * mr * table[17] * VL
     cdef int collectors = packing_threads(sums, num_threads)
     workspace = empty(num_threads * scratch_step + sums, out.dtype)
@@ -182,11 +222,14 @@ cdef bint run_plan(plan, dy, x, out, real* out_start, int num_threads) except -1
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the weights."""
-    cdef int mr = panel_rows(out.shape[0] // groups)
+    in_place, turned = geometry.roles(out.shape, dy.shape, stride, padding, groups, out.itemsize)
+    cdef int mr = panel_rows(out.shape[1] if turned else out.shape[0] // groups)
     plan = geometry.plan(
-        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, TILE_VECTORS(mr), out.itemsize,
-        VECTOR_BYTES // out.itemsize, num_threads,
+        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, in_place, turned, mr, TILE_VECTORS(mr),
+        out.itemsize, VECTOR_BYTES // out.itemsize, num_threads,
     )
+    if turned:
+        dy, x = x, dy
     if out.itemsize == 4:
         return run_plan(plan, dy, x, out, <float*>address(out), num_threads)
     return run_plan(plan, dy, x, out, <double*>address(out), num_threads)

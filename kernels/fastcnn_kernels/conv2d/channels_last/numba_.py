@@ -8,9 +8,9 @@ from fastcnn_kernels.conv2d.channels_last import geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_copies import put_steps, transpose_far, zero_run
+from fastcnn_kernels.gemm.numba_copies import put_steps, transpose, transpose_far, zero_run
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import pixel_sums, tile_vectors
+from fastcnn_kernels.gemm.numba_micro import pixel_sums, plane_sums, tile_vectors
 from fastcnn_kernels.gemm.numba_panels import panel_pitch, panel_rows
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
@@ -49,7 +49,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
     N, groups, M, Cg, plane = table[0], table[1], table[2], table[3], table[4] * table[5]
     P, Q, row_rows, stride_w, width = table[6], table[7], table[11], table[12], table[13]
     PB, IB, V, chunks, panel_block, slab_block = table[14], table[15], table[17], table[18], table[19], table[20]
-    QB, VL = table[23], panel_width(dy) // 2
+    QB, in_place, VL = table[23], table[24], panel_width(dy) // 2
     row_blocks, column_blocks = (P + PB - 1) // PB, (Q + QB - 1) // QB
     blocks = (N + IB - 1) // IB * row_blocks * column_blocks
     mr = panel_rows(M)
@@ -59,7 +59,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
     slab_blocks = (slab_count + slab_block - 1) // slab_block
     tasks = groups * panel_blocks * slab_blocks * chunks
     dy_packed = worker * scratch_step
-    image = dy_packed + panel_block * pitch * IB * PB * QB
+    image = dy_packed + (0 if in_place else panel_block * pitch * IB * PB * QB)
     for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         chunk = task % chunks
         first_block = blocks * chunk // chunks
@@ -77,7 +77,7 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
             lines = min(PB, P - p)
             columns = min(QB, Q - q)
             pixels = images * lines * columns
-            for stack in range(first // stacked, (last + stacked - 1) // stacked):
+            for stack in range(first // stacked, 0 if in_place else (last + stacked - 1) // stacked):
                 row = stack * stacked * mr
                 for i in range(images):
                     transpose_far(
@@ -99,6 +99,14 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
                 while v < slabs[4 * slab + 6]:
                     vectors = min(slabs[4 * slab + 3], slabs[4 * slab + 6] - v)
                     for panel in range(first, last):
+                        if in_place:
+                            plane_sums(
+                                min(mr, M - panel * mr), vectors, images, lines * columns, dy,
+                                ((n * groups + g) * M + panel * mr) * P * Q + p * Q + q, P * Q, groups * M * P * Q,
+                                scratch, image, rows * row, channels, offset, v, partial,
+                                sums + (panel * V + v) * mr * VL, block > first_block,
+                            )  # fmt: skip
+                            continue
                         pixel_sums(
                             min(mr, M - panel * mr), vectors, images, lines, columns, scratch,
                             dy_packed + (panel // stacked - first // stacked) * pixels * pitch + panel % stacked * mr,
@@ -108,11 +116,37 @@ def sum_pixels(dy, x, partial, table, slabs, slab_count, offset, scratch, scratc
                     v += vectors
 
 
+@compiled
+def collect_turned(partial, out, table, pieces, piece_count, worker, workers):
+    """out[g, l, m] = sum of the chunks, in their order, for this worker's share of the panels of rows."""
+    groups, M, chunks, VL = table[1], table[2], table[18], panel_width(partial) // 2
+    mr = panel_rows(M)
+    panels = (M + mr - 1) // mr
+    panel_size = mr * table[17] * VL
+    chunk_size = groups * panels * panel_size
+    for panel in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
+        sums = panel * panel_size
+        for chunk in range(1, chunks):
+            for j in range(panel_size):
+                partial[sums + j] += partial[sums + chunk * chunk_size + j]
+        row = panel % panels * mr
+        rows = min(mr, M - row)
+        target = panel // panels * M * table[3] + row
+        for piece in range(0, 4 * piece_count, 4):
+            transpose(
+                partial, sums + pieces[piece], pieces[piece + 1], rows, pieces[piece + 2], out,
+                target + pieces[piece + 3], M, rows,
+            )  # fmt: skip
+
+
 @threaded
 def collect(partial, out, table, pieces, piece_count, worker, workers):
     """out[g, m, l] = sum of the chunks, in their order, for this worker's share of the rows (g, m)."""
     groups, M, chunks, taps, VL = table[1], table[2], table[18], table[22], panel_width(partial) // 2
     mr = panel_rows(M)
+    if table[25]:
+        collect_turned(partial, out, table, pieces, piece_count, worker, workers)
+        return
     panel_size = mr * table[17] * VL
     group_size = (M + mr - 1) // mr * panel_size
     chunk_size = groups * group_size
@@ -133,7 +167,8 @@ def run_plan(plan, dy, x, out, num_threads):
     table = plan.table.tolist()
     M, VL = table[2], VECTOR_BYTES // out.itemsize
     mr = panel_rows(M)
-    scratch_step = table[15] * (table[19] * panel_pitch(mr, VL) * table[14] * table[23] + table[21]) + VL
+    packed_rows = 0 if table[24] else table[19] * panel_pitch(mr, VL)
+    scratch_step = table[15] * (packed_rows * table[14] * table[23] + table[21]) + VL
     sums = table[18] * table[1] * -(-M // mr) * mr * table[17] * VL
     partial = empty(sums, out.dtype)
     scratch = empty(num_threads * scratch_step, out.dtype)
@@ -148,9 +183,12 @@ def run_plan(plan, dy, x, out, num_threads):
 @to_numpy_row
 def conv2d_grad_weight(*, dy, x, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the weights."""
-    mr = panel_rows(out.shape[0] // groups)
+    in_place, turned = geometry.roles(out.shape, dy.shape, stride, padding, groups, out.itemsize)
+    mr = panel_rows(out.shape[1] if turned else out.shape[0] // groups)
     plan = geometry.plan(
-        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, mr, tile_vectors(mr), out.itemsize,
-        VECTOR_BYTES // out.itemsize, num_threads,
+        x.shape, out.shape, dy.shape, stride, padding, dilation, groups, in_place, turned, mr, tile_vectors(mr),
+        out.itemsize, VECTOR_BYTES // out.itemsize, num_threads,
     )  # fmt: skip
+    if turned:
+        dy, x = x, dy
     return run_plan(plan, dy, x, out.ravel(), num_threads)

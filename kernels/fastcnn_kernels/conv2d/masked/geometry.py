@@ -138,7 +138,8 @@ def declines(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, m
     VL = VECTOR_BYTES // out.itemsize
     if weight is None:
         M, Cg, pixels = dy.shape[1] // groups, out.shape[1], dy.size // dy.shape[1]
-        return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, x.nbytes + dy.nbytes) or (
+        rows, channels = (M, Cg) if R * S > 1 else (max(M, Cg), min(M, Cg))  # which may change places for one tap
+        return channels_last.pays(rows, channels, (R, S), dilation[1], out.itemsize, x.nbytes + dy.nbytes) or (
             blocking.declines_weight_gradient(M, Cg * R * S, R * S, P * Q, pixels, groups, Q % VL == 0)
         )
     K, Cg = weight.shape[:2]

@@ -35,7 +35,8 @@ cdef void dot_columns(
     """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
     cdef real tile[MOST_DOTS]
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3], VL = panel_width(few) // 2
-    cdef Py_ssize_t rows = even_tile(F, DOT_ROWS), columns = table[10] if rows == 1 else DOT_COLUMNS
+    cdef Py_ssize_t rows = even_tile(F, DOT_ROWS)
+    cdef Py_ssize_t columns = even_tile(K, table[10]) if rows == 1 else DOT_COLUMNS  # even shares of workers
     cdef Py_ssize_t whole = L // VL * VL, tiles = (K + columns - 1) // columns
     cdef Py_ssize_t task, z, first, width, row_tile, row, height, i, j, l
     cdef bint in_place = whole == L and bias == NULL and table[7] == 1

@@ -29,7 +29,7 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
     """Do this worker's share of the tiles of columns: out[i, j] = bias + few[i] . many[j]."""
     Z, F, K, L = table[0], table[1], table[2], table[3]
     rows = even_tile(F, DOT_ROWS)
-    columns = table[10] if rows == 1 else DOT_COLUMNS
+    columns = even_tile(K, table[10]) if rows == 1 else DOT_COLUMNS
     whole = L // (panel_width(few) // 2) * (panel_width(few) // 2)
     count = (K + columns - 1) // columns
     tile = worker * tile_size
