@@ -1,26 +1,20 @@
 """What a convolution does to a tile of sums before the last store; its twin is ``numba_epilogue.py``.
 
-An activation is 0 (none), 1 (relu) or 2 (relu6), `geometry.ACTIVATIONS`. Comparisons are written so that NaN stays.
+An activation is 0 (none), 1 (relu) or 2 (relu6), `geometry.ACTIVATIONS`. NaN stays.
 """
 
-from fastcnn_kernels.gemm.micro cimport real
+from fastcnn_kernels.gemm.micro cimport clamp_run, real
 
 
 cdef inline void activate(
     real* c, Py_ssize_t rows, Py_ssize_t ldc, Py_ssize_t columns, int activation
 ) noexcept nogil:
     """Clamp rows of `columns` sums, `ldc` apart."""
-    cdef Py_ssize_t i, j
-    cdef real* row
+    cdef Py_ssize_t i
     if activation == 0:
         return
     for i in range(rows):
-        row = c + i * ldc
-        for j in range(columns):
-            row[j] = 0 if row[j] < 0 else row[j]
-        if activation == 2:
-            for j in range(columns):
-                row[j] = 6 if row[j] > 6 else row[j]
+        clamp_run(c + i * ldc, columns, activation == 2)
 
 
 cdef inline real larger(real a, real b) noexcept nogil:

@@ -1,8 +1,9 @@
 """What a convolution does to a tile of sums before the last store; its twin is ``epilogue.pxd``.
 
-An activation is 0 (none), 1 (relu) or 2 (relu6), `geometry.ACTIVATIONS`. Comparisons are written so that NaN stays.
+An activation is 0 (none), 1 (relu) or 2 (relu6), `geometry.ACTIVATIONS`. NaN stays.
 """
 
+from fastcnn_kernels.gemm.numba_copies import clamp_run
 from fastcnn_kernels.numba_support import compiled
 
 
@@ -11,14 +12,8 @@ def activate(c, start, rows, ldc, columns, activation):
     """Clamp rows of `columns` sums, `ldc` apart."""
     if activation == 0:
         return
-    zero, six = c.dtype.type(0), c.dtype.type(6)
     for i in range(rows):
-        row = start + i * ldc
-        for j in range(columns):
-            c[row + j] = zero if c[row + j] < zero else c[row + j]
-        if activation == 2:
-            for j in range(columns):
-                c[row + j] = six if c[row + j] > six else c[row + j]
+        clamp_run(c, start + i * ldc, columns, activation == 2)
 
 
 @compiled

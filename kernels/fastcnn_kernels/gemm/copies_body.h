@@ -44,6 +44,16 @@ INLINE void NAME(copy_run)(REAL *target, const REAL *source, ptrdiff_t n) {
 }
 #endif
 
+/* `clamped`, of n elements. */
+INLINE void NAME(clamp_run)(REAL *x, ptrdiff_t n, int six) {
+#if defined(__GNUC__)
+    for (; n >= VL; n -= VL, x += VL) NAME(store)(x, NAME(clamped)(NAME(load)(x), six));
+    if (n > 0) NAME(store_masked)(FIRST(n), x, NAME(clamped)(NAME(load_masked)(FIRST(n), x), six));
+#else
+    for (ptrdiff_t j = 0; j < n; j++) x[j] = x[j] < 0 ? 0 : six && x[j] > 6 ? 6 : x[j];
+#endif
+}
+
 /* Copy the lanes of neighbouring vectors that are in their masks, mask_step apart, one after the other. */
 static void NAME(keep_lanes)(REAL *target, const REAL *source, int vectors, const uint16_t *masks, ptrdiff_t mask_step) {
     for (int v = 0; v < vectors; v++, source += VL, masks += mask_step) {

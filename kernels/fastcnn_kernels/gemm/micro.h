@@ -136,6 +136,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #define PERMUTE _mm512_permutexvar_ps
 #define PERMUTE_TWO _mm512_permutex2var_ps
 #define REDUCE_ADD _mm512_reduce_add_ps
+#define LARGER _mm512_max_ps
+#define SMALLER _mm512_min_ps
 #include "vectors_body.h"
 #include "copies_body.h"
 #include "products_body.h"
@@ -147,6 +149,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REDUCE_ADD
+#undef LARGER
+#undef SMALLER
 #undef REAL
 #undef LANES
 #undef EACH_LANE
@@ -169,6 +173,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #define PERMUTE _mm512_permutexvar_pd
 #define PERMUTE_TWO _mm512_permutex2var_pd
 #define REDUCE_ADD _mm512_reduce_add_pd
+#define LARGER _mm512_max_pd
+#define SMALLER _mm512_min_pd
 #include "vectors_body.h"
 #include "copies_body.h"
 #include "products_body.h"
@@ -180,6 +186,8 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #undef PERMUTE
 #undef PERMUTE_TWO
 #undef REDUCE_ADD
+#undef LARGER
+#undef SMALLER
 #undef REAL
 #undef LANES
 #undef EACH_LANE

@@ -59,6 +59,8 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     )
     void copy_run_f32(float* target, const float* source, Py_ssize_t n)
     void copy_run_f64(double* target, const double* source, Py_ssize_t n)
+    void clamp_run_f32(float* x, Py_ssize_t n, bint six)
+    void clamp_run_f64(double* x, Py_ssize_t n, bint six)
     void keep_lanes_f32(float* target, const float* source, int vectors, const uint16_t* masks, Py_ssize_t mask_step)
     void keep_lanes_f64(double* target, const double* source, int vectors, const uint16_t* masks, Py_ssize_t mask_step)
     void take_steps_f32(float* target, const float* source, Py_ssize_t step, Py_ssize_t n)
@@ -232,6 +234,14 @@ cdef inline void copy_run(real* target, const real* source, Py_ssize_t n) noexce
         copy_run_f32(target, source, n)
     else:
         copy_run_f64(target, source, n)
+
+
+cdef inline void clamp_run(real* x, Py_ssize_t n, bint six) noexcept nogil:
+    """Set what is less than 0 to 0, and if `six` what is more than 6 to 6."""
+    if real is float:
+        clamp_run_f32(x, n, six)
+    else:
+        clamp_run_f64(x, n, six)
 
 
 cdef inline void keep_lanes(

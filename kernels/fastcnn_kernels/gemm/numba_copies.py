@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
+    clamped,
     emit_switch,
     first_lanes,
     lane_mask,
@@ -50,6 +51,30 @@ def copy_run(typing_context, target, target_start, source, source_start, count):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def clamp_run(typing_context, x, start, count, six):
+    """`clamped`, of `count` elements."""
+
+    def generate(context, builder, signature, arguments):
+        x, start, count, six = arguments
+        vector_type = vector_type_of(context, signature.args[0])
+        pointer = pointer_to(context, builder, signature.args[0], x, start)
+        VL, intp = vector_type.count, count.type
+        vectors = builder.sdiv(count, intp(VL))
+        with cgutils.for_range(builder, vectors) as loop:
+            offset = builder.mul(loop.index, intp(VL))
+            store(builder, clamped(builder, load(builder, pointer, vector_type, offset), six), pointer, offset)
+        done = builder.mul(vectors, intp(VL))
+        rest = builder.sub(count, done)
+        with builder.if_then(builder.icmp_signed(">", rest, intp(0))):
+            mask = first_lanes(builder, builder.trunc(rest, ir.IntType(32)), vector_type)
+            values = load_masked(builder, pointer, vector_type, done, mask)
+            store_masked(builder, clamped(builder, values, six), pointer, done, mask)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, types.boolean), generate
 
 
 @intrinsic

@@ -6,6 +6,7 @@ pointer. Functions that compute are compiled once per dtype and called by addres
 
 import platform
 from functools import cache
+from math import inf
 
 from llvmlite import ir
 from numba import njit, types
@@ -96,6 +97,14 @@ def broadcast_load(builder, pointer, index, vector_type):
 def shuffle(builder, x, y, lanes):
     """Vector of the given lanes of two, those of the second counted behind those of the first."""
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+
+def clamped(builder, values, six):
+    """Lanes less than 0 become 0, and if `six` those more than 6 become 6; NaN stays."""
+    least, top, none = (ir.Constant(values.type, [value] * values.type.count) for value in (0.0, 6.0, inf))
+    most = builder.select(six, top, none)
+    values = builder.select(builder.fcmp_ordered("<", values, least), least, values)
+    return builder.select(builder.fcmp_ordered(">", values, most), most, values)
 
 
 def emit_switch(builder, key, cases):

@@ -37,6 +37,18 @@ INLINE void NAME(store_masked)(uint16_t mask, REAL *p, NAME(vec) v) {
 #endif
 }
 
+/* Lanes less than 0 become 0, and with `six` those more than 6 become 6; NaN stays. */
+INLINE NAME(vec) NAME(clamped)(NAME(vec) v, int six) {
+    const NAME(vec) least = {0}, most = 6 - least;
+#if defined(__AVX512F__)
+    v = LARGER(least, v); /* the second operand is what stays if they cannot be compared, or are equal */
+    return six ? (NAME(vec))SMALLER(most, v) : v;
+#else
+    v = (NAME(vec))((NAME(index))v & ~(v < least));
+    return six ? (NAME(vec))((v > most & (NAME(index))most) | (~(v > most) & (NAME(index))v)) : v;
+#endif
+}
+
 /* Sum of the lanes, halves added to halves. */
 INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 #if defined(__AVX512F__)

@@ -20,7 +20,3 @@ VISIT_PIXELS = 1024
 def weight_blocks(images: int, planes: int, pixels: int) -> tuple[int, int, int]:
     """Chunks of images, channels of a task, images of a visit; fixed by the shape, as they decide the rounding."""
     return min(images, -(-TASKS // planes)), -(-planes // TASKS), -(-VISIT_PIXELS // pixels)
-
-
-#: Small planes whose results stay in L1 until they are activated.
-PLANES_AT_A_TIME = 32

@@ -15,12 +15,12 @@ from libc.stdint cimport uint16_t
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.depthwise.rows cimport (
-    HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, dot_whole, gather_rows, gather_whole, scatter_rows
+    HAS_ROWS, ROWS, SCATTER_ROWS, dot_planes, dot_whole, gather_rows, gather_small, scatter_rows
 )
-from fastcnn_kernels.conv2d.epilogue cimport activate, pool_rows
+from fastcnn_kernels.conv2d.epilogue cimport pool_rows
 from fastcnn_kernels.gemm.micro cimport VECTOR_BYTES, add_chunks, has_nonfinite, panel_width, real, zero_run
 
-from fastcnn_kernels.conv2d.depthwise import blocking, geometry
+from fastcnn_kernels.conv2d.depthwise import geometry
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.memory import empty
@@ -50,9 +50,8 @@ cdef void gather_planes(
                 gather_rows(
                     size, stride, 1 if columns <= VL else 2, image, H, W, p * stride - top, q * stride - left,
                     weight + k * size * size, bias[k] if bias != NULL else 0, target, 2 * VL if pool == 2 else Q, rows,
-                    columns,
+                    columns, activation,
                 )
-                activate(target, rows, 2 * VL if pool == 2 else Q, columns, activation)
                 if pool == 2:
                     for i in range(rows // 2):
                         pool_rows(
@@ -69,21 +68,16 @@ cdef void gather_planes(
             image = source + (plane if multiplier == 1 else plane // multiplier) * H * W
 
 
-cdef void gather_small(
-    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
-    Py_ssize_t filters, Py_ssize_t at_a_time, int activation, Py_ssize_t worker, Py_ssize_t workers,
+cdef void gather_small_planes(
+    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t filters,
+    int activation, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
-    """Do this worker's share of the planes, which are small ones, a few at a time."""
-    cdef Py_ssize_t planes = table[0], plane = table[2] * table[3], pixels = table[4] * table[5]
-    cdef Py_ssize_t first = planes * worker // workers, end = planes * (worker + 1) // workers, count
-    while first < end:
-        count = min(at_a_time, end - first)
-        gather_whole(
-            <int>table[8], <int>table[13], count, source + first * plane, plane, table[3], table[6], table[7], weight,
-            bias, first % filters, filters, masks, out + first * pixels, pixels,
-        )
-        activate(out + first * pixels, 1, 0, count * pixels, activation)
-        first += count
+    """Do this worker's share of the planes, which are small ones."""
+    cdef Py_ssize_t planes = table[0], first = planes * worker // workers, end = planes * (worker + 1) // workers
+    gather_small(
+        <int>table[8], <int>table[4], end - first, source + first * table[2] * table[3], table[2], table[3], table[5],
+        table[6], table[7], weight, bias, first % filters, filters, out + first * table[4] * table[5], activation,
+    )
 
 
 cdef void scatter_planes(
@@ -118,14 +112,12 @@ cdef void scatter_planes(
 
 
 cdef void gather(
-    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, const uint16_t* masks,
-    Py_ssize_t filters, Py_ssize_t at_a_time, int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
+    const real* source, const real* weight, const real* bias, real* out, const Py_ssize_t* table, Py_ssize_t filters,
+    int activation, real* sums, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of a plan of the forward kind."""
-    if table[13] > 0:
-        gather_small(
-            source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers
-        )
+    if table[13]:
+        gather_small_planes(source, weight, bias, out, table, filters, activation, worker, workers)
     else:
         gather_planes(
             source, weight, bias, out, table, filters, activation, sums + worker * ROWS * panel_width(out), worker,
@@ -136,12 +128,10 @@ cdef void gather(
 cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activation, int num_threads) except -1:
     """Run a plan of the forward kind, unless a weight is not finite where it pads."""
     cdef const Py_ssize_t* table = <const Py_ssize_t*>address(plan.table)
-    cdef const uint16_t* masks = <const uint16_t*>address(plan.masks)
     cdef const real* source_start = <const real*>address(source)
     cdef const real* weight_start = <const real*>address(weight)
     cdef const real* bias_start = <const real*>address(bias)
     cdef Py_ssize_t filters = weight.shape[0], taps = weight.size, worker
-    cdef Py_ssize_t at_a_time = blocking.PLANES_AT_A_TIME
     if not HAS_ROWS or plan.pads and has_nonfinite(weight_start, taps):
         return False
     scratch = np.empty(num_threads * ROWS * panel_width(out_start), out.dtype) if table[10] == 2 else out
@@ -149,14 +139,13 @@ cdef bint run_gather(plan, source, weight, bias, out, real* out_start, int activ
     if num_threads == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
             gather(
-                source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, sums,
-                0, 1,
+                source_start, weight_start, bias_start, out_start, table, filters, activation, sums, 0, 1
             )
         return True
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         gather(
-            source_start, weight_start, bias_start, out_start, table, masks, filters, at_a_time, activation, sums,
-            worker, num_threads,
+            source_start, weight_start, bias_start, out_start, table, filters, activation, sums, worker,
+            num_threads,
         )
     return True
 
@@ -167,9 +156,7 @@ def conv2d(
 ):
     """Forward convolution."""
     cdef int clamp = ACTIVATIONS[activation]
-    plan = geometry.forward(
-        x.shape, weight.shape, out.shape, stride, padding, max_pool, VECTOR_BYTES // out.itemsize
-    )
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
     if out.itemsize == 4:
         return run_gather(plan, x, weight, bias, out, <float*>address(out), clamp, num_threads)
     return run_gather(plan, x, weight, bias, out, <double*>address(out), clamp, num_threads)
@@ -211,7 +198,7 @@ cdef bint run_grad_input(plan, dy, weight, out, real* out_start, int num_threads
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
     if stride == (1, 1):
         if out.itemsize == 4:
             return run_grad_input(plan, dy, weight, out, <float*>address(out), num_threads)

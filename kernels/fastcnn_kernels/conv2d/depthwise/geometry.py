@@ -15,53 +15,53 @@ class Plan(NamedTuple):
     """One call of the forward kind."""
 
     table: np.ndarray  # planes, planes for each of the source, H, W, P, Q, top, left, size, stride, pool, rows of a
-    #                    task, tasks of a plane, vectors of a small plane or 0
-    masks: np.ndarray  # (vectors, taps + 1) lanes of a small plane that each tap meets, and those of its result
+    #                    task, tasks of a plane, whether planes are small
     pads: bool  # some tap of some pixel lies outside the source
 
 
-#: Vectors of a small plane at most, as in rows.h.
-WHOLE_VECTORS = 4
-NO_MASKS = np.zeros((0, 1), np.uint16)
+#: Rows and columns of the result that rows.h takes at once.
+SMALL = 8
 
 
-def _plan(planes, multiplier, source, result, top, left, size, stride, pool, VL):
-    """Plan of the forward kind; a plane is small if it fits a few vectors and a tap shifts all of it."""
-    masks = _whole_masks(source, result, top, left, size, stride, VL) if multiplier == pool == 1 else NO_MASKS
+def _plan(planes, multiplier, source, result, top, left, size, stride, pool):
+    """Plan of the forward kind."""
+    small = multiplier == stride == pool == 1 and max(result) <= SMALL
     rows = blocking.rows_per_task(planes, result[0])
     table = [
         planes, multiplier, *source, *result, top, left, size, stride, pool, rows, -(-result[0] // rows),
-        len(masks),
+        small,
     ]  # fmt: skip
     ends = ((pixels - 1) * stride + size - begin for pixels, begin in zip(result, (top, left), strict=True))
     pads = top > 0 or left > 0 or any(end > pixels for end, pixels in zip(ends, source, strict=True))
-    return Plan(np.array(table, np.intp), masks, pads)
+    return Plan(np.array(table, np.intp), pads)
+
+
+@planned
+def forward(x_shape, weight_shape, out_shape, stride, padding, pool):
+    """Plan of ``conv2d``."""
+    (N, C, H, W), (K, _, size, _), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
+    return _plan(N * K, K // C, (H, W), (P, Q), padding[0], padding[2], size, stride[0], pool)
+
+
+@planned
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding):
+    """Plan of ``conv2d_grad_input``: with stride 1 that of the forward pass with the padding of the other side."""
+    (N, K, P, Q), size, (H, W) = dy_shape, weight_shape[2], out_shape[2:]
+    top, left = (size - 1 - padding[0], size - 1 - padding[2]) if stride == (1, 1) else (padding[0], padding[2])
+    return _plan(N * K, 1, (P, Q), (H, W), top, left, size, stride[0], 1)
+
+
+#: Masks of a vector of dy's pixels, as in rows.h.
+DOT_MASKS = 7
+#: Vectors of a plane whose weight gradient is taken as a whole, a tap being a shift of it.
+WHOLE_VECTORS = 4
 
 
 def _whole_masks(source, result, top, left, size, stride, VL):
     """Masks of a small plane, none if it is not one."""
     if stride > 1 or source[1] != result[1] or result[0] * result[1] > WHOLE_VECTORS * VL:
-        return NO_MASKS
+        return np.zeros((0, 1), np.uint16)
     return row_masks(source, result, np.arange(size) - top, np.arange(size) - left, VL)[0]
-
-
-@planned
-def forward(x_shape, weight_shape, out_shape, stride, padding, pool, VL):
-    """Plan of ``conv2d``."""
-    (N, C, H, W), (K, _, size, _), (_, _, P, Q) = x_shape, weight_shape, before_pooling(out_shape, pool)
-    return _plan(N * K, K // C, (H, W), (P, Q), padding[0], padding[2], size, stride[0], pool, VL)
-
-
-@planned
-def grad_input(dy_shape, weight_shape, out_shape, stride, padding, VL):
-    """Plan of ``conv2d_grad_input``: with stride 1 that of the forward pass with the padding of the other side."""
-    (N, K, P, Q), size, (H, W) = dy_shape, weight_shape[2], out_shape[2:]
-    top, left = (size - 1 - padding[0], size - 1 - padding[2]) if stride == (1, 1) else (padding[0], padding[2])
-    return _plan(N * K, 1, (P, Q), (H, W), top, left, size, stride[0], 1, VL)
-
-
-#: Masks of a vector of dy's pixels, as in rows.h.
-DOT_MASKS = 7
 
 
 @planned

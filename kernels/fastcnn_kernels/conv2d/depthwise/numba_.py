@@ -6,20 +6,20 @@ start index stand for a C pointer.
 
 import numpy as np
 
-from fastcnn_kernels.conv2d.depthwise import blocking, geometry
+from fastcnn_kernels.conv2d.depthwise import geometry
 from fastcnn_kernels.conv2d.depthwise.numba_rows import (
     ROWS,
     SCATTER_ROWS,
     dot_planes,
     dot_whole,
     gather_rows,
-    gather_whole,
+    gather_small,
     scatter_rows,
 )
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import add_chunks, any_nonfinite
-from fastcnn_kernels.conv2d.numba_epilogue import activate, pool_rows
+from fastcnn_kernels.conv2d.numba_epilogue import pool_rows
 from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     panel_width,
@@ -55,15 +55,14 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
                 if pool == 1:  # a name for either array would count references to it in every turn
                     gather_rows(
                         size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
-                        k * size * size, bias, k if bias.size > 1 else 0, out, place, Q, rows, columns,
+                        k * size * size, bias, k if bias.size > 1 else 0, out, place, Q, rows, columns, activation,
                     )  # fmt: skip
-                    activate(out, place, rows, Q, columns, activation)
                 else:
                     gather_rows(
                         size, stride, vectors, source, image, H, W, p * stride - top, q * stride - left, weight,
                         k * size * size, bias, k if bias.size > 1 else 0, scratch, sums, 2 * VL, rows, columns,
+                        activation,
                     )  # fmt: skip
-                    activate(scratch, sums, rows, 2 * VL, columns, activation)
                     for i in range(rows // 2):
                         pooled = (plane * (P // 2) + p // 2 + i) * (Q // 2) + q // 2
                         pool_rows(scratch, sums + 4 * i * VL, sums + (4 * i + 2) * VL, out, pooled, columns // 2)
@@ -78,18 +77,14 @@ def gather_planes(source, weight, bias, out, table, filters, activation, scratch
 
 
 @compiled
-def gather_small(source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers):
-    """Do this worker's share of the planes, which are small ones, a few at a time."""
+def gather_small_planes(source, weight, bias, out, table, filters, activation, worker, workers):
+    """Do this worker's share of the planes, which are small ones."""
     planes, plane, pixels = table[0], table[2] * table[3], table[4] * table[5]
     first, end = planes * worker // workers, planes * (worker + 1) // workers
-    while first < end:
-        count = min(at_a_time, end - first)
-        gather_whole(
-            table[8], table[13], count, source, first * plane, plane, table[3], table[6], table[7], weight, 0, bias, 0,
-            1 if bias.size > 1 else 0, first % filters, filters, masks, 0, out, first * pixels, pixels,
-        )  # fmt: skip
-        activate(out, first * pixels, 1, 0, count * pixels, activation)
-        first += count
+    gather_small(
+        table[8], table[4], end - first, source, first * plane, table[2], table[3], table[5], table[6], table[7],
+        weight, 0, bias, 0, 1 if bias.size > 1 else 0, first % filters, filters, out, first * pixels, activation,
+    )  # fmt: skip
 
 
 @threaded
@@ -120,12 +115,10 @@ def scatter_planes(dy, weight, out, table, filters, worker, workers):
 
 
 @threaded
-def gather(
-    source, weight, bias, out, table, masks, filters, at_a_time, activation, scratch, worker, workers
-):  # fmt: skip
+def gather(source, weight, bias, out, table, filters, activation, scratch, worker, workers):
     """Do this worker's share of a plan of the forward kind."""
-    if table[13] > 0:
-        gather_small(source, weight, bias, out, table, masks, filters, at_a_time, activation, worker, workers)
+    if table[13]:
+        gather_small_planes(source, weight, bias, out, table, filters, activation, worker, workers)
     else:
         gather_planes(source, weight, bias, out, table, filters, activation, scratch, worker, workers)
 
@@ -139,8 +132,7 @@ def run_gather(plan, source, weight, bias, out, activation, num_threads):
     scratch_size = num_threads * ROWS * 2 * VECTOR_BYTES // out.itemsize
     scratch = np.empty(scratch_size, out.dtype) if table[10] == 2 else bias
     gather(
-        num_threads, flat(source), weight_flat, bias, flat(out), table, plan.masks.ravel(), weight.shape[0],
-        blocking.PLANES_AT_A_TIME, activation, scratch,
+        num_threads, flat(source), weight_flat, bias, flat(out), table, weight.shape[0], activation, scratch,
     )  # fmt: skip
     return True
 
@@ -150,7 +142,7 @@ def conv2d(
     *, x, weight, bias, out, stride, padding, dilation, groups, activation, max_pool, packed, num_threads
 ):  # fmt: skip
     """Forward convolution."""
-    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool, VECTOR_BYTES // out.itemsize)
+    plan = geometry.forward(x.shape, weight.shape, out.shape, stride, padding, max_pool)
     return run_gather(plan, x, weight, bias, out, ACTIVATIONS[activation], num_threads)
 
 
@@ -180,7 +172,7 @@ def run_grad_input(plan, dy, weight, out, num_threads):
 @to_numpy_row
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
-    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding, VECTOR_BYTES // out.itemsize)
+    plan = geometry.grad_input(dy.shape, weight.shape, out.shape, stride, padding)
     if stride == (1, 1):
         return run_grad_input(plan, dy, weight, out, num_threads)
     return run_scatter(plan.table, dy, weight, out, num_threads)

@@ -7,9 +7,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn_kernels.conv2d.depthwise.geometry import DOT_MASKS, WHOLE_VECTORS
+from fastcnn_kernels.conv2d.depthwise.geometry import DOT_MASKS, SMALL
 from fastcnn_kernels.gemm.numba_llvm import (
     broadcast_load,
+    clamped,
     emit_call,
     emit_loop,
     emit_switch,
@@ -25,6 +26,13 @@ from fastcnn_kernels.gemm.numba_llvm import (
 
 ROWS, SCATTER_ROWS = 7, 8  # of a tile, and of one of an input gradient with stride 2
 SIZES, VECTORS = (3, 5), (1, 2)
+
+
+def tap_columns(size, stride):
+    """Columns of taps that stay in registers."""
+    return 3 if size == 3 else stride
+
+
 #: Filter size -> rows of dy beside the sums of a weight gradient.
 PLANE_ROWS = {3: ROWS, 5: 4}
 
@@ -42,6 +50,14 @@ def _sums(builder, vector_type, count):
 
 def _add_to(builder, total, x, y):
     builder.store(multiply_add(builder, x, y, builder.load(total)), total)
+
+
+def _clamp(builder, totals, activation):
+    """Apply an activation, if there is one."""
+    with builder.if_then(builder.icmp_signed("!=", activation, activation.type(0))):
+        six = builder.icmp_signed("==", activation, activation.type(2))
+        for total in totals:
+            builder.store(clamped(builder, builder.load(total), six), total)
 
 
 def _inside(builder, position, size):
@@ -69,42 +85,73 @@ def _load_taps(builder, source, vector_type, offset, masks):
     return [shuffle(builder, vectors[0], vectors[1], range(first, 2 * VL, 2)) for first in (0, 1)]
 
 
+def _tap_parts(builder, size, stride, weight, vector_type):
+    """Yield the columns of taps that pass together, and these taps."""
+    together = tap_columns(size, stride)
+    for first in range(0, size, together):
+        columns = range(first, min(size, first + together))
+        yield (
+            columns,
+            {
+                (r, s): broadcast_load(builder, weight, ir.IntType(64)(r * size + s), vector_type)
+                for r in range(size)
+                for s in columns
+            },
+        )
+
+
 def _emit_gather(
-    builder, size, stride, vectors, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns
+    builder,
+    size,
+    stride,
+    vectors,
+    vector_type,
+    plane,
+    H,
+    W,
+    h0,
+    w0,
+    weight,
+    bias,
+    out,
+    pitch,
+    rows,
+    columns,
+    activation,
 ):
     """`gather_rows` for constant size, stride and vectors."""
     intp, VL = H.type, vector_type.count
-    tap = _taps(builder, size, weight, vector_type)
 
     def mask_of(s, v):
         column = builder.add(w0, intp(s + v * VL))
         return _between(builder, builder.neg(column), builder.sub(W, column), vector_type)
 
-    masks = {(s, v): mask_of(s, v) for s in range(0, size, stride) for v in range(stride * vectors)}
     start = broadcast_load(builder, bias, intp(0), vector_type)
     sums = [_sums(builder, vector_type, vectors) for _ in range(ROWS)]
     for row in sums:
         for total in row:
             builder.store(start, total)
-    for h in range((ROWS - 1) * stride + size):
-        position = builder.add(h0, intp(h))
-        with builder.if_then(_inside(builder, position, H)):
-            row = builder.add(builder.mul(position, W), w0)
-            for s in range(0, size, stride):
-                taps = []
-                for v in range(0, stride * vectors, stride):
-                    offset = builder.add(row, intp(s + v * VL))
-                    pair = [masks[s, v + t] for t in range(stride)]
-                    taps.append(_load_taps(builder, plane, vector_type, offset, pair))
-                for i in range(ROWS):
-                    r = h - i * stride
-                    for t in range(stride):
-                        if 0 <= r < size and s + t < size:
-                            left = tap(r * size + s + t)
-                            for total, values in zip(sums[i], taps, strict=True):
-                                _add_to(builder, total, left, values[t])
+    for part, taps in _tap_parts(builder, size, stride, weight, vector_type):
+        masks = {(s, v): mask_of(s, v) for s in part[::stride] for v in range(stride * vectors)}
+        for h in range((ROWS - 1) * stride + size):
+            position = builder.add(h0, intp(h))
+            with builder.if_then(_inside(builder, position, H)):
+                row = builder.add(builder.mul(position, W), w0)
+                for s in part[::stride]:
+                    pixels = []
+                    for v in range(0, stride * vectors, stride):
+                        offset = builder.add(row, intp(s + v * VL))
+                        pair = [masks[s, v + t] for t in range(stride)]
+                        pixels.append(_load_taps(builder, plane, vector_type, offset, pair))
+                    for i in range(ROWS):
+                        for t in range(stride):
+                            tap = taps.get((h - i * stride, s + t))
+                            if tap is not None:
+                                for total, values in zip(sums[i], pixels, strict=True):
+                                    _add_to(builder, total, tap, values[t])
     count = builder.trunc(columns, ir.IntType(32))
     masks_out = [first_lanes(builder, builder.sub(count, count.type(v * VL)), vector_type) for v in range(vectors)]
+    _clamp(builder, [total for row in sums for total in row], activation)
     for i in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", intp(i), rows)):
             for v in range(vectors):
@@ -112,38 +159,50 @@ def _emit_gather(
                 store_masked(builder, builder.load(sums[i][v]), out, offset, masks_out[v])
 
 
-def _shift_rows(builder, plane, size, W, top, left):
-    """Where the first tap of each row of a filter meets a plane that is shifted as a whole."""
-    steps = [builder.mul(builder.sub(W.type(r), top), W) for r in range(size)]
-    return [builder.gep(plane, [builder.sub(step, left)]) for step in steps]
-
-
-def _emit_gather_whole(
-    builder, size, vectors, vector_type, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters,
-    masks, out, out_step,
-):  # fmt: skip
-    """`gather_whole` for constant size and vectors."""
-    intp, VL, taps = W.type, vector_type.count, size * size
+def _emit_gather_small(
+    builder, size, P, element, planes, source, H, W, Q, top, left, weight, bias, bias_step, k, filters, out, activation
+):
+    """`gather_small` for constant size and P."""
+    intp, row_type = H.type, ir.VectorType(element, SMALL)
+    columns = first_lanes(builder, builder.trunc(Q, ir.IntType(32)), row_type)
+    starts = [builder.sub(intp(s), left) for s in range(size)]  # of the source, for tap s
+    masks = [
+        builder.and_(columns, _between(builder, builder.neg(start), builder.sub(W, start), row_type))
+        for start in starts
+    ]
+    sums = _sums(builder, row_type, P)
 
     def one_plane(n, totals):
         (k,) = totals
-        filter_ = builder.gep(weight, [builder.mul(k, intp(taps))])
-        rows = _shift_rows(builder, builder.gep(source, [builder.mul(n, source_step)]), size, W, top, left)
-        sums = [broadcast_load(builder, bias, builder.mul(k, bias_step), vector_type)] * vectors
-        for t in range(taps):
-            tap = broadcast_load(builder, filter_, intp(t), vector_type)
-            for v in range(vectors):
-                mask = lane_mask(builder, masks, intp(v * (taps + 1) + t), vector_type)
-                pixels = load_masked(builder, rows[t // size], vector_type, intp(t % size + v * VL), mask)
-                sums[v] = multiply_add(builder, tap, pixels, sums[v])
-        target = builder.mul(n, out_step)
-        for v, total in enumerate(sums):
-            mask = lane_mask(builder, masks, intp((v + 1) * (taps + 1) - 1), vector_type)
-            store_masked(builder, total, out, builder.add(target, intp(v * VL)), mask)
+        plane = builder.gep(source, [builder.mul(n, builder.mul(H, W))])
+        filter_ = builder.gep(weight, [builder.mul(k, intp(size * size))])
+        start = broadcast_load(builder, bias, builder.mul(k, bias_step), row_type)
+        for total in sums:
+            builder.store(start, total)
+        for part, taps in _tap_parts(builder, size, 1, filter_, row_type):
+            for h in range(P + size - 1):
+                position = builder.sub(intp(h), top)
+                with builder.if_then(_inside(builder, position, H)):
+                    row = builder.mul(position, W)
+                    for s in part:
+                        pixels = load_masked(builder, plane, row_type, builder.add(row, starts[s]), masks[s])
+                        for i, total in enumerate(sums):
+                            if (h - i, s) in taps:
+                                _add_to(builder, total, taps[h - i, s], pixels)
+        _clamp(builder, sums, activation)
+        target = builder.gep(out, [builder.mul(n, builder.mul(Q, intp(P)))])
+        for i, total in enumerate(sums):
+            store_masked(builder, builder.load(total), target, builder.mul(Q, intp(i)), columns)
         following = builder.add(k, intp(1))
         return [builder.select(builder.icmp_signed("<", following, filters), following, intp(0))]
 
     emit_loop(builder, planes, 1, [k], one_plane)
+
+
+def _shift_rows(builder, plane, size, W, top, left):
+    """Where the first tap of each row of a filter meets a plane that is shifted as a whole."""
+    steps = [builder.mul(builder.sub(W.type(r), top), W) for r in range(size)]
+    return [builder.gep(plane, [builder.sub(step, left)]) for step in steps]
 
 
 def _emit_scatter(
@@ -261,7 +320,9 @@ def _emit_dot_whole(
 
 
 @intrinsic
-def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
+def _gather_code(
+    typing_context, size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation
+):
     def generate(context, builder, signature, arguments):
         size, stride, vectors, *rest = arguments
         vector_type, intp = vector_type_of(context, signature.args[3]), size.type
@@ -273,28 +334,28 @@ def _gather_code(typing_context, size, stride, vectors, plane, H, W, h0, w0, wei
         emit_switch(builder, key, cases)
         return context.get_dummy_value()
 
-    return types.void(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns), generate
+    return types.void(
+        size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation
+    ), generate
 
 
 @intrinsic
-def _gather_whole_code(
-    typing_context, size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters,
-    masks, out, out_step,
-):  # fmt: skip
+def _gather_small_code(
+    typing_context, size, P, planes, source, H, W, Q, top, left, weight, bias, bias_step, k, filters, out, activation
+):
     def generate(context, builder, signature, arguments):
-        size, vectors, *rest = arguments
-        vector_type = vector_type_of(context, signature.args[3])
+        size, P, *rest = arguments
+        element = vector_type_of(context, signature.args[3]).element
         cases = [
-            (a * 8 + b, partial(_emit_gather_whole, builder, a, b, vector_type, *rest))
-            for a in SIZES for b in range(1, WHOLE_VECTORS + 1)
+            (a * 16 + b, partial(_emit_gather_small, builder, a, b, element, *rest))
+            for a in SIZES for b in range(1, SMALL + 1)
         ]  # fmt: skip
-        emit_switch(builder, builder.add(builder.mul(size, size.type(8)), vectors), cases)
+        emit_switch(builder, builder.add(builder.mul(size, size.type(16)), P), cases)
         return context.get_dummy_value()
 
     return types.void(
-        size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out,
-        out_step,
-    ), generate  # fmt: skip
+        size, P, planes, source, H, W, Q, top, left, weight, bias, bias_step, k, filters, out, activation
+    ), generate
 
 
 @intrinsic
@@ -342,17 +403,14 @@ def _dots_code(typing_context, size, stride, images, plane, plane_step, H, W, to
     return types.void(size, stride, images, plane, plane_step, H, W, top, left, dy, dy_step, P, Q, masks, out), generate
 
 
-def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns):
-    _gather_code(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+def _gather_rows(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation):
+    _gather_code(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation)
 
 
-def _gather_whole(
-    size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out, out_step
-):
-    _gather_whole_code(
-        size, vectors, planes, source, source_step, W, top, left, weight, bias, bias_step, k, filters, masks, out,
-        out_step,
-    )  # fmt: skip
+def _gather_small(size, P, planes, source, H, W, Q, top, left, weight, bias, bias_step, k, filters, out, activation):
+    _gather_small_code(
+        size, P, planes, source, H, W, Q, top, left, weight, bias, bias_step, k, filters, out, activation
+    )
 
 
 def _dot_whole(size, vectors, images, plane, plane_step, W, top, left, dy, dy_step, masks, out):
@@ -369,33 +427,33 @@ def _dot_planes(size, stride, images, plane, plane_step, H, W, top, left, dy, dy
 
 @intrinsic
 def gather_rows(typing_context, size, stride, vectors, plane, plane_start, H, W, h0, w0, weight, weight_start, bias,
-                bias_start, out, out_start, pitch, rows, columns):  # fmt: skip
-    """Rows of sums over the taps of one filter, from ``bias[bias_start]`` on."""
+                bias_start, out, out_start, pitch, rows, columns, activation):  # fmt: skip
+    """Rows of sums over the taps of one filter, from ``bias[bias_start]`` on, activated."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, weight, bias, out, intp, intp, intp)
+        kinds = (intp, intp, intp, plane, intp, intp, intp, intp, weight, bias, out, intp, intp, intp, intp)
         return emit_call(context, builder, _gather_rows, kinds, arguments)
 
     return types.void(
-        intp, intp, intp, plane, intp, intp, intp, intp, intp, weight, intp, bias, intp, out, intp, intp, intp, intp
-    ), generate
+        intp, intp, intp, plane, intp, intp, intp, intp, intp, weight, intp, bias, intp, out, intp, intp, intp, intp,
+        intp,
+    ), generate  # fmt: skip
 
 
 @intrinsic
-def gather_whole(typing_context, size, vectors, planes, source, source_start, source_step, W, top, left, weight,
-                 weight_start, bias, bias_start, bias_step, k, filters, masks, masks_start, out, out_start,
-                 out_step):  # fmt: skip
-    """Sums over the taps of filters k, k + 1, ..., one for each of several small planes."""
+def gather_small(typing_context, size, P, planes, source, source_start, H, W, Q, top, left, weight, weight_start, bias,
+                 bias_start, bias_step, k, filters, out, out_start, activation):  # fmt: skip
+    """Activated sums over the taps of filters k, k + 1, ..., one for each of several small planes of P rows."""
     intp = types.intp
 
     def generate(context, builder, signature, arguments):
-        kinds = (intp, intp, intp, source, intp, intp, intp, intp, weight, bias, intp, intp, intp, masks, out, intp)
-        return emit_call(context, builder, _gather_whole, kinds, arguments)
+        kinds = (intp, intp, intp, source, intp, intp, intp, intp, intp, weight, bias, intp, intp, intp, out, intp)
+        return emit_call(context, builder, _gather_small, kinds, arguments)
 
     return types.void(
-        intp, intp, intp, source, intp, intp, intp, intp, intp, weight, intp, bias, intp, intp, intp, intp, masks, intp,
-        out, intp, intp,
+        intp, intp, intp, source, intp, intp, intp, intp, intp, intp, weight, intp, bias, intp, intp, intp, intp, out,
+        intp, intp,
     ), generate  # fmt: skip
 
 

@@ -8,25 +8,25 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
     const int HAS_ROWS
     const int ROWS
     const int SCATTER_ROWS
-    void gather_whole_f32(
-        int size, int vectors, Py_ssize_t planes, const float* source, Py_ssize_t source_step, Py_ssize_t W,
+    void gather_small_f32(
+        int size, int P, Py_ssize_t planes, const float* source, Py_ssize_t H, Py_ssize_t W, Py_ssize_t Q,
         Py_ssize_t top, Py_ssize_t left, const float* weight, const float* bias, Py_ssize_t k, Py_ssize_t filters,
-        const uint16_t* masks, float* out, Py_ssize_t out_step
+        float* out, int activation
     )
-    void gather_whole_f64(
-        int size, int vectors, Py_ssize_t planes, const double* source, Py_ssize_t source_step, Py_ssize_t W,
+    void gather_small_f64(
+        int size, int P, Py_ssize_t planes, const double* source, Py_ssize_t H, Py_ssize_t W, Py_ssize_t Q,
         Py_ssize_t top, Py_ssize_t left, const double* weight, const double* bias, Py_ssize_t k, Py_ssize_t filters,
-        const uint16_t* masks, double* out, Py_ssize_t out_step
+        double* out, int activation
     )
     void gather_rows_f32(
         int size, int stride, int vectors, const float* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
         Py_ssize_t w0, const float* weight, float bias, float* out, Py_ssize_t pitch, Py_ssize_t rows,
-        Py_ssize_t columns
+        Py_ssize_t columns, int activation
     )
     void gather_rows_f64(
         int size, int stride, int vectors, const double* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0,
         Py_ssize_t w0, const double* weight, double bias, double* out, Py_ssize_t pitch, Py_ssize_t rows,
-        Py_ssize_t columns
+        Py_ssize_t columns, int activation
     )
     void scatter_rows_f32(
         int size, const float* dy, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t u, Py_ssize_t q0, Py_ssize_t left,
@@ -58,29 +58,28 @@ cdef extern from "fastcnn_kernels/conv2d/depthwise/rows.h" nogil:
     )
 
 
-cdef inline void gather_whole(
-    int size, int vectors, Py_ssize_t planes, const real* source, Py_ssize_t source_step, Py_ssize_t W, Py_ssize_t top,
-    Py_ssize_t left, const real* weight, const real* bias, Py_ssize_t k, Py_ssize_t filters, const uint16_t* masks,
-    real* out, Py_ssize_t out_step
+cdef inline void gather_small(
+    int size, int P, Py_ssize_t planes, const real* source, Py_ssize_t H, Py_ssize_t W, Py_ssize_t Q, Py_ssize_t top,
+    Py_ssize_t left, const real* weight, const real* bias, Py_ssize_t k, Py_ssize_t filters, real* out, int activation
 ) noexcept nogil:
     if real is float:
-        gather_whole_f32(
-            size, vectors, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, out_step
-        )
+        gather_small_f32(size, P, planes, source, H, W, Q, top, left, weight, bias, k, filters, out, activation)
     else:
-        gather_whole_f64(
-            size, vectors, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, out_step
-        )
+        gather_small_f64(size, P, planes, source, H, W, Q, top, left, weight, bias, k, filters, out, activation)
 
 
 cdef inline void gather_rows(
     int size, int stride, int vectors, const real* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t h0, Py_ssize_t w0,
-    const real* weight, real bias, real* out, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t columns
+    const real* weight, real bias, real* out, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t columns, int activation
 ) noexcept nogil:
     if real is float:
-        gather_rows_f32(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+        gather_rows_f32(
+            size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation
+        )
     else:
-        gather_rows_f64(size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns)
+        gather_rows_f64(
+            size, stride, vectors, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation
+        )
 
 
 cdef inline void scatter_rows(

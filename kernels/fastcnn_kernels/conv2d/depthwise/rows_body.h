@@ -2,12 +2,12 @@
 
 #if defined(__GNUC__)
 /* All lanes the same. (GCC leaves out x - 0, which is x; x + 0 is not, for -0.) */
-#define BROADCAST(x) ((x) - (NAME(vec)){0})
+#define BROADCAST(type, x) ((x) - (type){0})
 /* A filter of 9 taps stays in registers; of 25 each tap is read again for every product. */
 #define FILTER(size, filter) \
     NAME(vec) filter##_taps[9]; \
-    UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = BROADCAST(filter[t])
-#define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : BROADCAST(filter[t]))
+    UNROLL for (int t = 0; t < 9; t++) filter##_taps[t] = BROADCAST(NAME(vec), filter[t])
+#define TAP(size, filter, t) ((size) == 3 ? filter##_taps[t] : BROADCAST(NAME(vec), filter[t]))
 
 /* The vector of pixels that a tap meets, source[j]; with stride 2 those of two taps side by side, source[2 j] and
  * source[2 j + 1], of the two vectors that begin at source. */
@@ -23,37 +23,46 @@ INLINE void NAME(load_taps)(const int stride, uint16_t low, uint16_t high, const
 }
 
 /* out[i * pitch + j] = bias + sum of weight[r, s] plane[h0 + i stride + r, w0 + j stride + s] over the taps inside the
- * plane, for i < rows <= ROWS and j < columns, which may be more than the vectors hold. */
+ * plane, for i < rows <= ROWS and j < columns, which may be more than the vectors hold. The taps of some columns stay in
+ * registers while the rows of the plane pass. */
 INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vectors, const REAL *plane, ptrdiff_t H,
                                  ptrdiff_t W, ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out,
-                                 ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns) {
+                                 ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns, int activation) {
+    const int together = TAP_COLUMNS(size, stride);
     NAME(vec) sums[ROWS][2];
-    uint16_t mask[6][4]; /* of the vectors that begin at tap s; with stride 2 two of them for each */
-    FILTER(size, weight);
-    UNROLL for (int s = 0; s < size; s += stride)
-        UNROLL for (int v = 0; v < stride * vectors; v++) {
-            const ptrdiff_t column = w0 + s + v * VL;
-            mask[s][v] = BETWEEN(-column, W - column);
-        }
     UNROLL for (int i = 0; i < ROWS; i++)
-        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = BROADCAST(bias);
-    _Pragma("GCC unroll 17") for (int h = 0; h < (ROWS - 1) * stride + size; h++) {
-        if (h0 + h < 0 || h0 + h >= H) continue;
-        const REAL *row = plane + (h0 + h) * W + w0;
-        UNROLL for (int s = 0; s < size; s += stride) {
-            NAME(vec) taps[2][2];
-            UNROLL for (int v = 0; v < vectors; v++)
-                NAME(load_taps)(stride, mask[s][stride * v], mask[s][stride * v + stride - 1],
-                                row + s + stride * v * VL, &taps[0][v], &taps[1][v]);
-            UNROLL for (int i = 0; i < ROWS; i++) {
-                const int r = h - i * stride;
-                UNROLL for (int t = 0; t < stride; t++)
-                    if (r >= 0 && r < size && s + t < size)
-                        UNROLL for (int v = 0; v < vectors; v++)
-                            sums[i][v] += TAP(size, weight, r * size + s + t) * taps[t][v];
+        UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = BROADCAST(NAME(vec), bias);
+    UNROLL for (int first = 0; first < size; first += together) {
+        const int end = first + together < size ? first + together : size;
+        NAME(vec) taps[5][5];
+        uint16_t mask[6][4]; /* of the vectors that begin at tap s; with stride 2 two of them for each */
+        UNROLL for (int r = 0; r < size; r++)
+            UNROLL for (int s = first; s < end; s++) taps[r][s] = BROADCAST(NAME(vec), weight[r * size + s]);
+        UNROLL for (int s = first; s < end; s += stride)
+            UNROLL for (int v = 0; v < stride * vectors; v++) {
+                const ptrdiff_t column = w0 + s + v * VL;
+                mask[s][v] = BETWEEN(-column, W - column);
+            }
+        _Pragma("GCC unroll 17") for (int h = 0; h < (ROWS - 1) * stride + size; h++) {
+            if (h0 + h < 0 || h0 + h >= H) continue;
+            const REAL *row = plane + (h0 + h) * W + w0;
+            UNROLL for (int s = first; s < end; s += stride) {
+                NAME(vec) pixels[2][2];
+                UNROLL for (int v = 0; v < vectors; v++)
+                    NAME(load_taps)(stride, mask[s][stride * v], mask[s][stride * v + stride - 1],
+                                    row + s + stride * v * VL, &pixels[0][v], &pixels[1][v]);
+                UNROLL for (int i = 0; i < ROWS; i++) {
+                    const int r = h - i * stride;
+                    UNROLL for (int t = 0; t < stride; t++)
+                        if (r >= 0 && r < size && s + t < end)
+                            UNROLL for (int v = 0; v < vectors; v++) sums[i][v] += taps[r][s + t] * pixels[t][v];
+                }
             }
         }
     }
+    if (activation)
+        UNROLL for (int i = 0; i < ROWS; i++)
+            UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = NAME(clamped)(sums[i][v], activation == 2);
     UNROLL for (int i = 0; i < ROWS; i++)
         if (i < rows)
             UNROLL for (int v = 0; v < vectors; v++)
@@ -62,51 +71,90 @@ INLINE void NAME(gather_rows_of)(const int size, const int stride, const int vec
 
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
-                              ptrdiff_t rows, ptrdiff_t columns) {
+                              ptrdiff_t rows, ptrdiff_t columns, int activation) {
 #define CASE(a, b, c) case ((a) * 4 + (b)) * 4 + (c): \
-        NAME(gather_rows_of)(a, b, c, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns); break;
+        NAME(gather_rows_of)(a, b, c, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns, activation); break;
     switch ((size * 4 + stride) * 4 + vectors) {
         CASE(3, 1, 1) CASE(3, 1, 2) CASE(3, 2, 1) CASE(3, 2, 2) CASE(5, 1, 1) CASE(5, 1, 2) CASE(5, 2, 1) CASE(5, 2, 2)
     }
 #undef CASE
 }
 
-/* GCC would keep the offset of every vector from `source` in a register of its own. */
-#define HIDE(pointer) __asm__("" : "+r"(pointer))
-/* Planes of which each fits a few vectors, with stride 1 and rows as long as the result's, so that a tap is a shift of the
- * whole plane: out[j] = bias[k] + sum of weight[k, r, s] source[(r - top) W + s - left + j], in the lanes of
- * masks[vector][tap], for one plane after the other; those of the result follow behind the taps'. */
-INLINE void NAME(gather_whole_of)(const int size, const int vectors, ptrdiff_t planes, const REAL *source,
-                                  ptrdiff_t source_step, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight,
-                                  const REAL *bias, ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out,
-                                  ptrdiff_t out_step) {
-    for (; planes > 0; planes--, source += source_step, out += out_step) {
+/* Eight pixels, of which those in the mask are read or written. */
+typedef REAL NAME(row) __attribute__((vector_size(8 * sizeof(REAL))));
+INLINE NAME(row) NAME(load_row)(uint8_t mask, const REAL *p) {
+#if !defined(__AVX512F__)
+    NAME(row) v;
+    for (int j = 0; j < 8; j++) v[j] = mask >> j & 1 ? p[j] : 0;
+    return v;
+#elif LANES > 8
+    return (NAME(row))_mm256_maskz_loadu_ps(mask, p);
+#else
+    return (NAME(row))_mm512_maskz_loadu_pd(mask, p);
+#endif
+}
+INLINE void NAME(store_row)(uint8_t mask, REAL *p, NAME(row) v) {
+#if !defined(__AVX512F__)
+    for (int j = 0; j < 8; j++)
+        if (mask >> j & 1) p[j] = v[j];
+#elif LANES > 8
+    _mm256_mask_storeu_ps(p, mask, (__m256)v);
+#else
+    _mm512_mask_storeu_pd(p, mask, (__m512d)v);
+#endif
+}
+
+INLINE NAME(row) NAME(clamp_row)(NAME(row) v, int six) {
+    const NAME(row) least = {0}, most = 6 - least;
+    typedef __typeof__(v < least) bits;
+    v = (NAME(row))((bits)v & ~(v < least));
+    return six ? (NAME(row))(((bits)most & (v > most)) | ((bits)v & ~(v > most))) : v;
+}
+
+/* One plane after the other, of P rows of Q <= 8 columns, with stride 1: out[p, q] = bias[k] + sum of weight[k, r, s]
+ * source[p + r - top, q + s - left]. All sums of a plane stay in registers while the rows of the source pass. */
+INLINE void NAME(gather_small_of)(const int size, const int P, ptrdiff_t planes, const REAL *source, ptrdiff_t H,
+                                  ptrdiff_t W, ptrdiff_t Q, ptrdiff_t top, ptrdiff_t left, const REAL *weight,
+                                  const REAL *bias, ptrdiff_t k, ptrdiff_t filters, REAL *out, int activation) {
+    const int together = TAP_COLUMNS(size, 1);
+    const uint8_t columns = (1u << Q) - 1;
+    uint8_t mask[5]; /* columns whose tap s lies inside the source */
+    UNROLL for (int s = 0; s < size; s++) {
+        mask[s] = 0;
+        for (int q = 0; q < Q; q++) mask[s] |= (q + s >= left && q + s < left + W) << q;
+    }
+    for (; planes > 0; planes--, source += H * W, out += P * Q) {
         const REAL *filter = weight + k * size * size;
-        NAME(vec) sums[WHOLE_VECTORS];
-        UNROLL for (int v = 0; v < vectors; v++) sums[v] = BROADCAST(bias ? bias[k] : 0);
-        UNROLL for (int r = 0; r < size; r++) {
-            const REAL *row = source + (r - top) * W - left;
-            HIDE(row);
-            UNROLL for (int s = 0; s < size; s++) {
-                const NAME(vec) tap = BROADCAST(filter[r * size + s]);
-                UNROLL for (int v = 0; v < vectors; v++)
-                    sums[v] += tap * NAME(load_masked)(masks[v * (size * size + 1) + r * size + s], row + s + v * VL);
+        NAME(row) sums[8], taps[5][5];
+        UNROLL for (int i = 0; i < P; i++) sums[i] = BROADCAST(NAME(row), bias ? bias[k] : 0);
+        UNROLL for (int first = 0; first < size; first += together) {
+            UNROLL for (int r = 0; r < size; r++)
+                UNROLL for (int s = first; s < first + together; s++)
+                    taps[r][s] = BROADCAST(NAME(row), filter[r * size + s]);
+            UNROLL for (int h = 0; h < P + size - 1; h++) {
+                if (h < top || h >= top + H) continue;
+                UNROLL for (int s = first; s < first + together; s++) {
+                    const NAME(row) pixels = NAME(load_row)(mask[s], source + (h - top) * W + s - left);
+                    UNROLL for (int i = 0; i < P; i++)
+                        if (h >= i && h < i + size) sums[i] += taps[h - i][s] * pixels;
+                }
             }
         }
-        UNROLL for (int v = 0; v < vectors; v++)
-            NAME(store_masked)(masks[(v + 1) * (size * size + 1) - 1], out + v * VL, sums[v]);
+        UNROLL for (int i = 0; i < P; i++)
+            NAME(store_row)(columns, out + i * Q, activation ? NAME(clamp_row)(sums[i], activation == 2) : sums[i]);
         k = k + 1 < filters ? k + 1 : 0;
     }
 }
 
-static void NAME(gather_whole)(int size, int vectors, ptrdiff_t planes, const REAL *source, ptrdiff_t source_step,
-                               ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias,
-                               ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out, ptrdiff_t out_step) {
-#define CASE(a, b) case (a) * 8 + (b): \
-        NAME(gather_whole_of)(a, b, planes, source, source_step, W, top, left, weight, bias, k, filters, masks, out, \
-                              out_step); break;
-    switch (size * 8 + vectors) {
-        CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(3, 4) CASE(5, 1) CASE(5, 2) CASE(5, 3) CASE(5, 4)
+static void NAME(gather_small)(int size, int P, ptrdiff_t planes, const REAL *source, ptrdiff_t H, ptrdiff_t W, ptrdiff_t Q,
+                               ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias, ptrdiff_t k,
+                               ptrdiff_t filters, REAL *out, int activation) {
+#define CASE(a, b) case (a) * 16 + (b): \
+        NAME(gather_small_of)(a, b, planes, source, H, W, Q, top, left, weight, bias, k, filters, out, \
+                              activation); break;
+    switch (size * 16 + P) {
+        CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(3, 4) CASE(3, 5) CASE(3, 6) CASE(3, 7) CASE(3, 8)
+        CASE(5, 1) CASE(5, 2) CASE(5, 3) CASE(5, 4) CASE(5, 5) CASE(5, 6) CASE(5, 7) CASE(5, 8)
     }
 #undef CASE
 }
@@ -205,6 +253,8 @@ static void NAME(dot_planes)(int size, int stride, ptrdiff_t images, const REAL 
 #undef CASE
 }
 
+/* GCC would keep the offset of every vector from `plane` in a register of its own. */
+#define HIDE(pointer) __asm__("" : "+r"(pointer))
 /* out[r, s] += sum of dy[j] plane[(r - top) W + s - left + j] over small planes of several images, masked as above. */
 INLINE void NAME(dot_whole_of)(const int size, ptrdiff_t vectors, ptrdiff_t images, const REAL *plane,
                                ptrdiff_t plane_step, ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *dy,
@@ -237,12 +287,12 @@ static void NAME(dot_whole)(int size, ptrdiff_t vectors, ptrdiff_t images, const
 #undef HIDE
 #undef BROADCAST
 #else
-static void NAME(gather_whole)(int size, int vectors, ptrdiff_t planes, const REAL *source, ptrdiff_t source_step,
-                               ptrdiff_t W, ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias,
-                               ptrdiff_t k, ptrdiff_t filters, const uint16_t *masks, REAL *out, ptrdiff_t out_step) {}
+static void NAME(gather_small)(int size, int P, ptrdiff_t planes, const REAL *source, ptrdiff_t H, ptrdiff_t W, ptrdiff_t Q,
+                               ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias, ptrdiff_t k,
+                               ptrdiff_t filters, REAL *out, int activation) {}
 static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *plane, ptrdiff_t H, ptrdiff_t W,
                               ptrdiff_t h0, ptrdiff_t w0, const REAL *weight, REAL bias, REAL *out, ptrdiff_t pitch,
-                              ptrdiff_t rows, ptrdiff_t columns) {}
+                              ptrdiff_t rows, ptrdiff_t columns, int activation) {}
 static void NAME(scatter_rows)(int size, const REAL *dy, ptrdiff_t P, ptrdiff_t Q, ptrdiff_t u, ptrdiff_t q0,
                                ptrdiff_t left, const REAL *weight, REAL *out, ptrdiff_t pitch, ptrdiff_t h,
                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t columns) {}
