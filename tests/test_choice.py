@@ -77,6 +77,8 @@ def test_pointwise_weights_pass_for_every_tile_of_pixels():
     assert "pointwise" not in kernels(channels, channels, 2, 1, batch=passes + 1)
     assert kernels(channels, channels, 8, 1, batch=passes)[:2] == ["pointwise"] * 2  # TILE_BYTES
     assert "pointwise" not in kernels(channels, channels, 9, 1, batch=passes)
+    assert kernels(1024, 1024, 8, 1)[:2] == ["pointwise"] * 2  # twice as many bytes, which pass once
+    assert "pointwise" not in kernels(1024, 1024, 8, 1, batch=2)
 
 
 def test_pointwise_rows_of_one_tile_are_not_shared_out():

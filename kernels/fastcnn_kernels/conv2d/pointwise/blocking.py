@@ -5,7 +5,7 @@ from fastcnn_kernels.gemm.blocking import L_BLOCK
 from fastcnn_kernels.gemm.small.blocking import FEWEST_ROWS, LITTLE_WORK
 
 #: Bytes of weights that come from L2 or L3 in a call: all of them pass for every tile of pixels, so many bytes wide, of
-#: every image. Packed, they would meet several tiles in L1.
+#: every image. Packed, they would meet several tiles in L1; if they pass once, packing is one more pass.
 BYTES_OF_PASSES, TILE_BYTES = 1 << 21, 256
 #: Image and result that come from memory are better read and written in longer stretches than those of a tile.
 BYTES_OF_PIXELS = 3 << 20
@@ -18,7 +18,7 @@ def declines(M: int, L: int, pixels: int, images: int, groups: int, itemsize: in
     if 2 * images * groups * M * L * pixels > LITTLE_WORK and images * groups * M < 2 * FEWEST_ROWS:
         return f"{M} channels are one tile, which cannot be shared out"
     passes = images * -(-pixels * itemsize // TILE_BYTES)
-    if groups * M * L * itemsize * passes > BYTES_OF_PASSES:
+    if passes > 1 and groups * M * L * itemsize * passes > BYTES_OF_PASSES:
         return f"weights of {M} x {L} for {pixels} pixels of {images} images: packing pays"
     nbytes = images * groups * (M + L) * pixels * itemsize
     if nbytes > BYTES_OF_PIXELS:
