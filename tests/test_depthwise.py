@@ -43,6 +43,32 @@ def test_exact_on_integers(kernel, dtype):
     assert count > 40 if cpu.level() == "x86-64-v4" else count == 0
 
 
+@pytest.mark.parametrize("kernel", [kernel for kernel in DEPTHWISE if kernel.op != "conv2d_grad_weight"], ids=row_id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [3, 5])
+def test_small_planes_are_exact_on_integers(kernel, dtype, size):
+    """Every number of rows and columns whose sums stay in registers, of planes that the padding leaves."""
+    rng = np.random.default_rng(51)
+    count = 0
+    for P in range(1, 10):
+        for Q in range(1, 10):
+            padding = [(size // 2,) * 4, tuple(int(pad) for pad in rng.integers(0, size, 4))][count % 2]
+            H, W = P + size - 1 - padding[0] - padding[1], Q + size - 1 - padding[2] - padding[3]
+            if kernel.op == "conv2d_grad_input":  # whose result is the plane
+                H, W = P, Q
+            layer = layer_of(3, max(1, H), max(1, W), size, 1, padding, N=2)
+            if min(layer.output) < 1:
+                continue
+            case = next(case for case in conv2d_cases.cases_of(layer, bias=P % 2 == 0) if case.op == kernel.op)
+            arguments = case.arguments(dtype, rng, integers=True)
+            if kernel.op == "conv2d":
+                arguments["activation"] = (None, "relu", "relu6")[count % 3]
+            if takes(kernel, arguments):
+                assert_exact(kernel, arguments, num_threads=1 + count % 2)
+                count += 1
+    assert count > 60 if cpu.level() == "x86-64-v4" else count == 0
+
+
 def chosen(x_shape, w_shape, groups, **options):
     x, w = np.zeros(x_shape, "f4"), np.zeros(w_shape, "f4")
     y = fc.conv2d(x, w, groups=groups, backend="numpy", **options)

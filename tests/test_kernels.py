@@ -235,21 +235,24 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
     assert compared
 
 
-def guarded(array):
-    """Return a copy that ends at a page that may not be touched."""
+def guarded(array, side):
+    """Return a copy that lies between pages that may not be touched, at the first or the last of its own."""
     size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    block = mmap.mmap(-1, size + mmap.PAGESIZE)
+    block = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
     libc, start = ctypes.CDLL(None, use_errno=True), ctypes.addressof(ctypes.c_char.from_buffer(block))
-    assert libc.mprotect(ctypes.c_void_p(start + size), mmap.PAGESIZE, 0) == 0
-    copy = np.frombuffer(block, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    for guard in (start, start + mmap.PAGESIZE + size):
+        assert libc.mprotect(ctypes.c_void_p(guard), mmap.PAGESIZE, 0) == 0
+    place = mmap.PAGESIZE + (size - array.nbytes if side == "end" else 0)
+    copy = np.frombuffer(block, array.dtype, array.size, place).reshape(array.shape)
     copy[...] = array
     return copy
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
+@pytest.mark.parametrize("side", ["begin", "end"])
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
-def test_nothing_is_read_outside_the_arrays(kernel):
-    """K leaves rows of the last panel empty. A crash here is a read or write past the end of an array."""
+def test_nothing_is_read_outside_the_arrays(kernel, side):
+    """K leaves rows of the last panel empty. A crash here is a read or write outside an array."""
     layers = [
         conv2d_cases.layer("panels", "edge", 2, 5, 9, 15, 3, padding=1),
         conv2d_cases.layer("groups", "edge", 1, 6, 10, 34, 3, padding=1, groups=2),
@@ -260,6 +263,7 @@ def test_nothing_is_read_outside_the_arrays(kernel):
         conv2d_cases.layer("1x1 with stride", "edge", 1, 7, 9, 8, 1, stride=2),
         conv2d_cases.layer("dense layer", "edge", 3, 7, 3, 15, 3),
         conv2d_cases.layer("panels of one run", "edge", 2, 20, 8, 15, 1),
+        conv2d_cases.layer("1x1, rows of x in place", "edge", 3, 70, 7, 15, 1),
     ]
     cases = [case for layer in layers for case in conv2d_cases.cases_of(layer, bias=True)] + gemm_cases.EDGES[:6]
     cases.append(gemm_cases.matmul("whole panels of columns, packed by tasks", "edge", 29, 1024, 40))
@@ -268,7 +272,7 @@ def test_nothing_is_read_outside_the_arrays(kernel):
     for case in (case for case in cases if case.op == kernel.op):
         arguments = case.arguments("float32", np.random.default_rng(0))
         arguments = {
-            name: guarded(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
+            name: guarded(value, side) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
         }
         if takes(kernel, arguments):
             kernel.load(**arguments, num_threads=1)

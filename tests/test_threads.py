@@ -9,7 +9,7 @@ import pytest
 
 import fastcnn as fc
 from fastcnn import threads
-from fastcnn_kernels import table
+from fastcnn_kernels import recall, table
 
 # Large enough for each op to pass the threshold below which a call stays on one thread. Processes of their own run
 # few ops, Numba's those with the least to compile, because Numba compiles anew in each.
@@ -70,8 +70,10 @@ def test_bitwise_equal_for_any_number_of_threads(backend, dtype):
 def test_every_case_passes_the_threshold(backend, monkeypatch):
     seen = []
     monkeypatch.setattr(threads, "acquire", lambda work, least: seen.append((work, least)) or 1)
+    recall.forget()
     with fc.use_backend(backend):
         space["results"]()
+    assert len(seen) == 13  # one of the twelve has two steps
     assert all(work >= least for work, least in seen)
 
 
@@ -80,7 +82,13 @@ def numbers(rows, monkeypatch):
     """Thread counts a fake conv2d kernel was called with."""
     seen = []
     module = types.ModuleType("fake_kernels")
-    module.conv2d = lambda *, num_threads, **call: seen.append(num_threads)
+
+    def conv2d(*, x, num_threads, **_):
+        seen.append(num_threads)
+        if np.isnan(x).any():
+            raise ArithmeticError
+
+    module.conv2d = conv2d
     monkeypatch.setitem(sys.modules, "fake_kernels", module)
     rows.insert(0, table.Kernel("fake", "conv2d", "numpy", "fake_kernels", "conv2d"))
     return seen
@@ -95,6 +103,22 @@ def test_small_work_stays_on_one_thread(numbers):
     fc.conv2d(*SMALL)
     fc.conv2d(*LARGE)
     assert numbers == [1, 7]
+
+
+def test_recalled_calls_take_turns(numbers, monkeypatch):
+    x, weight = LARGE
+    fc.set_num_threads(3)
+    fc.conv2d(x, weight)
+    monkeypatch.setattr(threads, "acquire", None)  # which only the first call goes through
+    fc.conv2d(x, weight)
+    with threads.busy:
+        fc.conv2d(x, weight)
+    with pytest.raises(ArithmeticError):
+        fc.conv2d(np.full_like(x, np.nan), weight)
+    assert not threads.busy.locked()
+    fc.conv2d(x, weight)
+    assert numbers == [3, 3, 1, 3, 3]
+    assert not threads.busy.locked()
 
 
 def test_second_caller_gets_one_thread(numbers):

@@ -45,7 +45,7 @@ INLINE NAME(vec) NAME(clamped)(NAME(vec) v, int six) {
     return six ? (NAME(vec))SMALLER(most, v) : v;
 #else
     v = (NAME(vec))((NAME(index))v & ~(v < least));
-    return six ? (NAME(vec))((v > most & (NAME(index))most) | (~(v > most) & (NAME(index))v)) : v;
+    return six ? (NAME(vec))(((v > most) & (NAME(index))most) | (~(v > most) & (NAME(index))v)) : v;
 #endif
 }
 

@@ -7,7 +7,8 @@ memory, tap after tap, of which a vector holds as many channels and taps as it h
     dw[m, (r, s, c)] = sum_pixel dy[pixel, m] slab[ pixel start + offset[r] + (s, c) ]
 
 Each pixel costs one broadcast element of dy a row and one vector of the slab for all of a tile's products. Nothing is
-copied once for each tap, as an im2col matrix is.
+copied once for each tap, as an im2col matrix is. With a single tap at stride 1, rows of dy are read where they lie, or
+those of x against slabs of dy, and the sums are turned.
 """
 
 from fastcnn_kernels.cpu import level_folder

@@ -77,7 +77,7 @@ def panels_and_slabs(parts, panels, slabs, sums, pixels, pixel_blocks, dy_size, 
 def block_of_pixels(N, P, Q, rows, channels, stride, itemsize):
     """Images, output rows and columns taken at a time: part of a row, or rows, or images if they are small.
 
-    `rows` are those of dy, `channels` those of a slab, of which an output has `stride` pixels.
+    `rows` are those of tiles, `channels` those of a slab, of which an output has `stride` pixels.
     """
     slab_pixels = min(L1_BYTES_FOR_TAP, L2_BYTES_FOR_SLAB // stride) // (channels * itemsize)
     pixels = max(1, min(MOST_PIXELS, slab_pixels, L2_BYTES_FOR_DY // (min(rows, MOST_ROWS_OF_DY) * itemsize)))
@@ -88,7 +88,7 @@ def block_of_pixels(N, P, Q, rows, channels, stride, itemsize):
 #: Share of the lanes that hold sums, at least, if a filter row or a single tap has few vectors, the last partly empty.
 #: (The lanes are AVX-512's, with which the limits were measured.)
 FEWEST_LANES, FEW_VECTORS = 0.75, 2
-#: Sums of a group, M x L, from which on transposing both operands pays, and beside a padded copy of the image. A single
+#: Sums of a group, M x L, from which on transposing operands pays, and beside a padded copy of the image. A single
 #: tap meets each transposed value for fewer products: two vectors of channels (AVX-512's) have to share them, and
 #: operands that L2 holds are better read as they lie until there are many rows and channels.
 FEWEST_SUMS, FEWEST_SUMS_BESIDE_COPY = 1024, 400

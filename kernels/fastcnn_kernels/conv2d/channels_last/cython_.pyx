@@ -138,22 +138,21 @@ cdef void collect_turned(
     """out[g, l, m] = sum of the chunks, in their order, for this worker's share of the panels of rows."""
     cdef Py_ssize_t groups = table[1], M = table[2], chunks = table[18], VL = panel_width(partial) // 2
     cdef int mr = panel_rows(M)
-    cdef Py_ssize_t panels = (M + mr - 1) // mr, panel_size = mr * table[17] * VL, panel, row, rows, piece, chunk, j
-    cdef Py_ssize_t chunk_size = groups * panels * panel_size
+    cdef Py_ssize_t panels = (M + mr - 1) // mr, panel_size = mr * table[17] * VL, panel, row, rows, piece, chunk, i
+    cdef Py_ssize_t j, chunk_size = groups * panels * panel_size
     cdef real* sums
     cdef real* target
     for panel in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
-        sums = partial + panel * panel_size
-        for chunk in range(1, chunks):
-            for j in range(panel_size):
-                sums[j] += sums[chunk * chunk_size + j]
         row = panel % panels * mr
         rows = min(mr, M - row)
         target = out + panel // panels * M * table[3] + row
         for piece in range(0, 4 * piece_count, 4):
-            transpose(
-                sums + pieces[piece], pieces[piece + 1], rows, pieces[piece + 2], target + pieces[piece + 3], M, rows
-            )
+            sums = partial + panel * panel_size + pieces[piece]
+            for chunk in range(1, chunks):
+                for i in range(rows):
+                    for j in range(i * pieces[piece + 1], i * pieces[piece + 1] + pieces[piece + 2]):
+                        sums[j] += sums[chunk * chunk_size + j]
+            transpose(sums, pieces[piece + 1], rows, pieces[piece + 2], target + pieces[piece + 3], M, rows)
 
 
 cdef void collect(

@@ -125,18 +125,16 @@ def collect_turned(partial, out, table, pieces, piece_count, worker, workers):
     panel_size = mr * table[17] * VL
     chunk_size = groups * panels * panel_size
     for panel in range(groups * panels * worker // workers, groups * panels * (worker + 1) // workers):
-        sums = panel * panel_size
-        for chunk in range(1, chunks):
-            for j in range(panel_size):
-                partial[sums + j] += partial[sums + chunk * chunk_size + j]
         row = panel % panels * mr
         rows = min(mr, M - row)
         target = panel // panels * M * table[3] + row
         for piece in range(0, 4 * piece_count, 4):
-            transpose(
-                partial, sums + pieces[piece], pieces[piece + 1], rows, pieces[piece + 2], out,
-                target + pieces[piece + 3], M, rows,
-            )  # fmt: skip
+            sums, step, count = panel * panel_size + pieces[piece], pieces[piece + 1], pieces[piece + 2]
+            for chunk in range(1, chunks):
+                for i in range(rows):
+                    for j in range(sums + i * step, sums + i * step + count):
+                        partial[j] += partial[chunk * chunk_size + j]
+            transpose(partial, sums, step, rows, count, out, target + pieces[piece + 3], M, rows)
 
 
 @threaded

@@ -58,7 +58,7 @@ WHOLE_VECTORS = 4
 
 
 def _whole_masks(source, result, top, left, size, stride, VL):
-    """Masks of a small plane, none if it is not one."""
+    """Masks of a plane of few vectors, none if it is not one."""
     if stride > 1 or source[1] != result[1] or result[0] * result[1] > WHOLE_VECTORS * VL:
         return np.zeros((0, 1), np.uint16)
     return row_masks(source, result, np.arange(size) - top, np.arange(size) - left, VL)[0]

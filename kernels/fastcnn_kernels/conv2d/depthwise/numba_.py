@@ -81,10 +81,11 @@ def gather_small_planes(source, weight, bias, out, table, filters, activation, w
     """Do this worker's share of the planes, which are small ones."""
     planes, plane, pixels = table[0], table[2] * table[3], table[4] * table[5]
     first, end = planes * worker // workers, planes * (worker + 1) // workers
-    gather_small(
-        table[8], table[4], end - first, source, first * plane, table[2], table[3], table[5], table[6], table[7],
-        weight, 0, bias, 0, 1 if bias.size > 1 else 0, first % filters, filters, out, first * pixels, activation,
-    )  # fmt: skip
+    if first < end:
+        gather_small(
+            table[8], table[4], end - first, source, first * plane, table[2], table[3], table[5], table[6], table[7],
+            weight, 0, bias, 0, 1 if bias.size > 1 else 0, first % filters, filters, out, first * pixels, activation,
+        )  # fmt: skip
 
 
 @threaded

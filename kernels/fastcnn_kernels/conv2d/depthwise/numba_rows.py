@@ -101,24 +101,9 @@ def _tap_parts(builder, size, stride, weight, vector_type):
 
 
 def _emit_gather(
-    builder,
-    size,
-    stride,
-    vectors,
-    vector_type,
-    plane,
-    H,
-    W,
-    h0,
-    w0,
-    weight,
-    bias,
-    out,
-    pitch,
-    rows,
-    columns,
+    builder, size, stride, vectors, vector_type, plane, H, W, h0, w0, weight, bias, out, pitch, rows, columns,
     activation,
-):
+):  # fmt: skip
     """`gather_rows` for constant size, stride and vectors."""
     intp, VL = H.type, vector_type.count
 

@@ -1,7 +1,7 @@
 /* Rows of a plane convolved with one small filter, the sums of a few rows staying in registers while the rows of the
  * image pass, so that each is loaded once for all of them. The body is rows_body.h.
  *
- * The filter is square, of 3 or 5 taps a side; `vectors` is 1 or 2, for small planes 64 / VL at most.
+ * The filter is square, of 3 or 5 taps a side; `vectors` is 1 or 2.
  */
 #ifndef FASTCNN_ROWS_H
 #define FASTCNN_ROWS_H

@@ -80,24 +80,18 @@ static void NAME(gather_rows)(int size, int stride, int vectors, const REAL *pla
 #undef CASE
 }
 
+#if defined(__AVX512F__)
 /* Eight pixels, of which those in the mask are read or written. */
 typedef REAL NAME(row) __attribute__((vector_size(8 * sizeof(REAL))));
 INLINE NAME(row) NAME(load_row)(uint8_t mask, const REAL *p) {
-#if !defined(__AVX512F__)
-    NAME(row) v;
-    for (int j = 0; j < 8; j++) v[j] = mask >> j & 1 ? p[j] : 0;
-    return v;
-#elif LANES > 8
+#if LANES > 8
     return (NAME(row))_mm256_maskz_loadu_ps(mask, p);
 #else
     return (NAME(row))_mm512_maskz_loadu_pd(mask, p);
 #endif
 }
 INLINE void NAME(store_row)(uint8_t mask, REAL *p, NAME(row) v) {
-#if !defined(__AVX512F__)
-    for (int j = 0; j < 8; j++)
-        if (mask >> j & 1) p[j] = v[j];
-#elif LANES > 8
+#if LANES > 8
     _mm256_mask_storeu_ps(p, mask, (__m256)v);
 #else
     _mm512_mask_storeu_pd(p, mask, (__m512d)v);
@@ -158,6 +152,12 @@ static void NAME(gather_small)(int size, int P, ptrdiff_t planes, const REAL *so
     }
 #undef CASE
 }
+
+#else
+static void NAME(gather_small)(int size, int P, ptrdiff_t planes, const REAL *source, ptrdiff_t H, ptrdiff_t W, ptrdiff_t Q,
+                               ptrdiff_t top, ptrdiff_t left, const REAL *weight, const REAL *bias, ptrdiff_t k,
+                               ptrdiff_t filters, REAL *out, int activation) {}
+#endif
 
 /* Rows of the input gradient with stride 2: row t = 2 u, 2 u + 1, ... of the padded image is row h, h + 1, ... of `out`,
  * stored for first <= h < end and `columns` columns from 2 q0 on, which may be more than two vectors.

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
+from fastcnn_kernels.conv2d.channels_last.geometry import roles
 from fastcnn_kernels.conv2d.direct.blocking import ROWS_PER_PANEL
 from fastcnn_kernels.conv2d.geometry import before_pooling, offset_sums
 from fastcnn_kernels.conv2d.masked import blocking
@@ -128,7 +129,7 @@ def refuses(**call):
     return declines(**call) if cpu.level() == "x86-64-v4" else f"CPU level {cpu.level()}: no masked loads"
 
 
-def declines(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
+def declines(*, out, stride, padding, dilation, x=None, weight=None, dy=None, groups=1, max_pool=1, **_):
     """Say why others are faster than AVX-512's masked loads on a layer of which the kernels are capable, or ""."""
     image, result = (dy if x is None else x), (out if dy is None or x is None else dy)
     (_, _, P, Q), W = before_pooling(result.shape, max_pool), image.shape[3]
@@ -138,8 +139,9 @@ def declines(*, out, stride, dilation, x=None, weight=None, dy=None, groups=1, m
     VL = VECTOR_BYTES // out.itemsize
     if weight is None:
         M, Cg, pixels = dy.shape[1] // groups, out.shape[1], dy.size // dy.shape[1]
-        rows, channels = (M, Cg) if R * S > 1 else (max(M, Cg), min(M, Cg))  # which may change places for one tap
-        return channels_last.pays(rows, channels, (R, S), dilation[1], out.itemsize, x.nbytes + dy.nbytes) or (
+        if roles(out.shape, dy.shape, stride, padding, groups, out.itemsize)[1]:
+            M, Cg = Cg, M  # for either kernel the same sums
+        return channels_last.pays(M, Cg, (R, S), dilation[1], out.itemsize, x.nbytes + dy.nbytes) or (
             blocking.declines_weight_gradient(M, Cg * R * S, R * S, P * Q, pixels, groups, Q % VL == 0)
         )
     K, Cg = weight.shape[:2]

@@ -15,7 +15,8 @@ class Plan(NamedTuple):
     swapped: bool  # few is b, many is a
     turned: bool  # few are several rows and lie transposed: to be copied, (1 or Z, F, L)
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
-    table: np.ndarray  # Z, F, K, L, steps: few and many per z, out and bias per i and j; columns of one row of dots
+    table: np.ndarray  # Z, F, K, L, steps: few and many per z, out and bias per i and j; columns of one row of
+    #                    dots at most
     offset: np.ndarray  # of neighbouring rows of `many`, for dots
 
 
