@@ -73,6 +73,7 @@ class OnlyDLPack:
         return self.array.__dlpack_device__()
 
 
+LINE_BYTES = 64
 ANY = slice(None)
 LAYOUTS = {
     "strided": lambda a: np.repeat(a, 3, axis=-1)[..., ::3],
@@ -146,6 +147,34 @@ def test_layouts_of_inputs(op, dtype, backend):
                 assert_equal(results, expected)
             count += 1
     assert count == len(LAYOUTS) * (len(shapes) + 1)
+
+
+def behind_a_line(array, elements):
+    """A copy that begins so many elements behind a cache line, NaN around it."""
+    memory = np.full(array.size + 2 * LINE_BYTES, np.nan, array.dtype)
+    start = -memory.ctypes.data % LINE_BYTES // array.itemsize + elements
+    copy = memory[start : start + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("backend", ["numba", "cython"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("M", "L", "N"),
+    [(1, 400, 1), (5, 400, 1), (13, 416, 1), (70, 400, 1), (70, 401, 1), (1, 40, 272), (3, 33, 512), (1, 40, 301)],
+)
+def test_place_in_a_cache_line(M, L, N, dtype, backend):
+    """A skinny product reads its matrix in whole lines, wherever it begins; no digit may depend on it."""
+    shapes = [(M, L), (L, N)]
+    a, b = arrays_of(shapes, dtype)
+    assert fc.explain("matmul", a, b, backend=backend).kernels == [f"matmul_skinny_{backend}"]
+    expected = fc.matmul(behind_a_line(a, 0), behind_a_line(b, 0), backend=backend)
+    np.testing.assert_allclose(expected, a.astype(np.longdouble) @ b, rtol=0, atol=100 * L * np.finfo(dtype).eps)
+    for elements in range(LINE_BYTES // a.itemsize):
+        for first, second in [(elements, 0), (0, elements), (elements, elements)]:
+            result = fc.matmul(behind_a_line(a, first), behind_a_line(b, second), backend=backend)
+            assert_equal([result], [expected])
 
 
 @pytest.mark.parametrize("backend", table.BACKENDS)

@@ -152,7 +152,7 @@ def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
 #: Families of an op in order of preference.
 _MATMUL = [
     _limited("small", "gemm.small", serial_work=1_000_000),
-    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=150_000),
+    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=200_000),
     Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")

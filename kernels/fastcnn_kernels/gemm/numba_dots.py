@@ -10,10 +10,12 @@ from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
     MR,
+    VECTOR_BYTES,
     emit_call,
     emit_either,
     emit_loop,
     emit_switch,
+    first_lanes,
     lane_mask,
     lanes_sum,
     lanes_sums,
@@ -21,6 +23,7 @@ from fastcnn_kernels.gemm.numba_llvm import (
     load_masked,
     multiply_add,
     store,
+    turned,
     two_runs,
     vector_type_of,
 )
@@ -28,6 +31,29 @@ from fastcnn_kernels.gemm.numba_llvm import (
 #: The largest tile, and what is read of a column before the next one (as in micro.h).
 DOT_ROWS, DOT_VECTORS_OF_ONE_ROW = (4, 8) if MR > 6 else (2, 4)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
+LINE_BYTES = 64
+
+
+def _pixels_to_line(builder, columns, vector_type):
+    """Pixels before the first vector that fills a cache line, where that is the same for all columns, otherwise 0."""
+    intp = ir.IntType(64)
+    first, *others = (builder.ptrtoint(column, intp) for column in columns)
+    apart = intp(0)
+    for other in others:
+        apart = builder.or_(apart, builder.sub(other, first))
+    alike = builder.icmp_signed("==", builder.and_(apart, intp(LINE_BYTES - 1)), intp(0))
+    pixels = builder.udiv(builder.and_(builder.neg(first), intp(LINE_BYTES - 1)), intp(LINE_BYTES // vector_type.count))
+    return builder.select(alike, pixels, intp(0))
+
+
+def _dot_masked(builder, mask, a, columns, pixel, totals):
+    """``totals[j] + a[pixel] * columns[j][pixel]`` in the lanes of the mask."""
+    vector_type = totals[0].type
+    row = load_masked(builder, a, vector_type, pixel, mask)
+    return [
+        multiply_add(builder, row, load_masked(builder, column, vector_type, pixel, mask), total)
+        for column, total in zip(columns, totals, strict=True)
+    ]
 
 
 def _emit_dot(
@@ -38,6 +64,23 @@ def _emit_dot(
     tiles = [(i, j) for j in range(columns) for i in range(rows)]
     starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
+    head, totals = intp(0), [ir.Constant(vector_type, None)] * len(tiles)
+    by_lines = rows == 1 and VECTOR_BYTES == LINE_BYTES  # shorter vectors seldom lie in two lines, and have no masks
+    if by_lines:
+        places = [builder.gep(b, [start]) for start in starts]
+        one_line = builder.icmp_signed("==", lines, intp(1))
+        head = builder.select(one_line, _pixels_to_line(builder, places, vector_type), head)
+        has_head = builder.icmp_signed(">", head, intp(0))
+
+    def masked(mask, pixel, totals):
+        """The sums, with the pixels in a mask if there is a head."""
+        return emit_either(
+            builder, has_head, lambda: _dot_masked(builder, mask, a, places, pixel, totals), lambda: totals
+        )
+
+    if by_lines:
+        mask = builder.not_(first_lanes(builder, builder.sub(intp(VL), head), vector_type))
+        totals = masked(mask, builder.sub(head, intp(VL)), totals)
 
     def over_lines(line, totals):
         a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
@@ -67,13 +110,19 @@ def _emit_dot(
             )
             return builder.add(pixel, count), totals
 
-        pixel = intp(0)
+        pixel = head
         if rows == 1:  # waits for memory, which is read fastest in long stretches
             pixel, totals = steps(pixel, totals, DOT_VECTORS_OF_ONE_ROW)
             pixel, totals = steps(pixel, totals, DOT_VECTORS_OF_ONE_ROW // 2)
-        return steps(pixel, totals, 1)[1]
+        pixel, totals = steps(pixel, totals, 1)
+        if by_lines:
+            totals = masked(first_lanes(builder, builder.sub(n, pixel), vector_type), pixel, totals)
+        return totals
 
-    results = emit_loop(builder, lines, 1, [ir.Constant(vector_type, None)] * len(tiles), over_lines)
+    results = emit_loop(builder, lines, 1, totals, over_lines)
+    if by_lines:
+        turn = partial(turned, builder, places=head)
+        results = emit_either(builder, has_head, lambda: list(map(turn, results)), lambda: results)
     for first in range(0, len(tiles), VL):
         lanes = lanes_sums(builder, results[first : first + VL])
         for lane, (i, j) in enumerate(tiles[first : first + VL]):

@@ -158,6 +158,25 @@ def emit_either(builder, condition, if_true, if_false):
     return merged
 
 
+#: AVX-512's instruction that takes the lanes in any order, by the letter of a lane's type: s or d.
+PERMUTE = "llvm.x86.avx512.permvar.{}f.512"
+
+
+def turned(builder, value, places):
+    """The 64 bytes of a vector, its lanes moved up by so many places and the last ones to the front."""
+    VL, int32 = value.type.count, ir.IntType(32)
+    integer = ir.IntType(512 // VL)
+    index = ir.VectorType(integer, VL)
+    places = builder.trunc(places, integer) if integer.width < places.type.width else places
+    moved = builder.insert_element(ir.Constant(index, ir.Undefined), places, int32(0))
+    moved = builder.shuffle_vector(moved, moved, ir.Constant(ir.VectorType(int32, VL), [0] * VL))
+    lanes = builder.sub(ir.Constant(index, list(range(VL))), moved)  # the instruction looks at their lowest bits
+    permute = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(value.type, [value.type, index]), PERMUTE.format("sd"[integer.width > 32])
+    )
+    return builder.call(permute, [value, lanes])
+
+
 def lanes_sum(builder, value):
     """Sum of the lanes, halves added to halves."""
     half = value.type.count

@@ -49,6 +49,19 @@ INLINE NAME(vec) NAME(clamped)(NAME(vec) v, int six) {
 #endif
 }
 
+/* The lanes moved up by n, the last ones to the front. */
+INLINE NAME(vec) NAME(turned)(NAME(vec) v, ptrdiff_t n) {
+    NAME(index) from;
+    UNROLL for (int k = 0; k < VL; k++) from[k] = (k - n) & (VL - 1);
+#if defined(__AVX512F__)
+    return (NAME(vec))PERMUTE((__m512i)from, v);
+#else
+    NAME(vec) result;
+    UNROLL for (int k = 0; k < VL; k++) result[k] = v[from[k]];
+    return result;
+#endif
+}
+
 /* Sum of the lanes, halves added to halves. */
 INLINE REAL NAME(lanes_sum)(NAME(vec) v) {
 #if defined(__AVX512F__)

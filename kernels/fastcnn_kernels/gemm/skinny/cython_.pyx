@@ -17,7 +17,7 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, micro, outer, panel_width, real,
+    DOT_COLUMNS, DOT_ROWS, LINE_BYTES, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, micro, outer, panel_width, real,
     transpose, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport even_tile, panel_rows
@@ -133,6 +133,11 @@ cdef void outer_rows(
                 transpose(row, width, rows, count, target, table[6], rows)
 
 
+cdef Py_ssize_t columns_before(const real* many, Py_ssize_t K) noexcept nogil:
+    """Columns by which the rows of a matrix begin behind a cache line, where that is the same for all; otherwise 0."""
+    return <size_t>many % LINE_BYTES // sizeof(real) if K * sizeof(real) % LINE_BYTES == 0 else 0
+
+
 cdef void stream_columns(
     const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table,
     Py_ssize_t stream_rows, Py_ssize_t block, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
@@ -140,13 +145,16 @@ cdef void stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`; a last panel that is not whole is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector of two lines
+    takes as long to read as two; the last one reads columns before its own, and only a matrix of less than a panel is
+    copied.
     """
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3]
     cdef int NR = panel_width(few), mr = panel_rows(F)
-    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, panels = (K + NR - 1) // NR, tile = mr * NR
+    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, tile = mr * NR, before = columns_before(many, K)
+    cdef Py_ssize_t panels = (before + K + NR - 1) // NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, i, j, l, columns, right_step
+    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, i, j, l, start, columns, right_step
     cdef const real* right
     cdef const real* row
     cdef real* target
@@ -164,29 +172,29 @@ cdef void stream_columns(
             l0 = step * stream_rows
             count = min(stream_rows, L - l0)
             for panel in range(first, end):
-                columns = min(NR, K - panel * NR)
-                right = many + z * table[5] + l0 * K + panel * NR
+                right = many + z * table[5] + l0 * K + max(0, min(panel * NR - before, K - NR))
                 right_step = K
-                if columns < NR:
+                if K < NR:
                     for l in range(count):
-                        copy_run(packed + l * NR, right + l * K, columns)
-                        zero_run(packed + l * NR + columns, NR - columns)
+                        copy_run(packed + l * NR, right + l * K, K)
+                        zero_run(packed + l * NR + K, NR - K)
                     right = packed
                     right_step = NR
                 for i in range(row_panels):
                     micro(
-                        <int>min(mr, F - i * mr), columns, count, packed_few + (i * L + l0) * mr, mr, right, right_step,
+                        <int>min(mr, F - i * mr), NR, count, packed_few + (i * L + l0) * mr, mr, right, right_step,
                         sums + ((panel - first) * row_panels + i) * tile, NR, l0 > 0,
                     )
         for i in range(F):
             for panel in range(first, end):
-                columns = min(NR, K - panel * NR)
-                row = sums + (panel - first) * row_panels * tile + i * NR
-                target = out + (z * F + i) * K + panel * NR
+                start = max(0, panel * NR - before)
+                columns = min(K, (panel + 1) * NR - before) - start
+                row = sums + (panel - first) * row_panels * tile + i * NR + start - max(0, min(start, K - NR))
+                target = out + (z * F + i) * K + start
                 copy_run(target, row, columns)
                 if bias != NULL:
                     for j in range(columns):
-                        target[j] += bias[panel * NR + j]
+                        target[j] += bias[start + j]
         task += end - first
 
 
@@ -229,7 +237,7 @@ cdef int run_stream(
     """Run a plan that streams the large matrix past the few rows."""
     cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
     cdef int NR = panel_width(out), mr = panel_rows(F)
-    cdef Py_ssize_t panels = (table[2] + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
+    cdef Py_ssize_t panels = (table[2] + NR // 2 - 1 + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
     num_threads = min(num_threads, <int>(table[0] * panels))  # each has its copy
     cdef Py_ssize_t block = min(panels, blocking.stream_panels(rows * NR * sizeof(real)))
     cdef Py_ssize_t scratch_step = (stream_rows + (rows * L + NR - 1) // NR + block * rows) * NR

@@ -9,11 +9,13 @@ import numpy as np
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
+    zero_run,
 )
 from fastcnn_kernels.gemm.numba_dots import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
+    LINE_BYTES,
     dot,
 )
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
@@ -45,12 +47,10 @@ def dot_columns(few, many, bias, has_bias, out, table, offset, tiles, tile_size,
             target = z * F * K + row * table[6] + first * table[7]
             if in_place:
                 for i in range(height):
-                    for j in range(width):
-                        out[target + i * table[6] + j] = 0
+                    zero_run(out, target + i * table[6], width)
                 dot(height, width, 1, whole, few, left, L, 0, many, right, 0, offset, 0, out, target, table[6])
                 continue
-            for i in range(rows * columns):
-                tiles[tile + i] = 0
+            zero_run(tiles, tile, rows * columns)
             if whole > 0:
                 dot(height, width, 1, whole, few, left, L, 0, many, right, 0, offset, 0, tiles, tile, columns)
             for i in range(height):
@@ -119,6 +119,12 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
                 transpose(scratch, row, width, rows, count, out, target, table[6], rows)
 
 
+@compiled
+def columns_before(many, K):
+    """Columns by which the rows of a matrix begin behind a cache line, where that is the same for all; otherwise 0."""
+    return many.ctypes.data % LINE_BYTES // many.itemsize if K * many.itemsize % LINE_BYTES == 0 else 0
+
+
 @threaded
 def stream_columns(
     few, many, bias, has_bias, out, table, stream_rows, block, scratch, scratch_step, worker, workers
@@ -126,11 +132,14 @@ def stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`; a last panel that is not whole is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector of two lines
+    takes as long to read as two; the last one reads columns before its own, and only a matrix of less than a panel is
+    copied.
     """
     Z, F, K, L = table[0], table[1], table[2], table[3]
     NR, mr = panel_width(few), panel_rows(F)
-    row_panels, panels, tile = (F + mr - 1) // mr, (K + NR - 1) // NR, mr * NR
+    row_panels, tile, before = (F + mr - 1) // mr, mr * NR, columns_before(many, K)
+    panels = (before + K + NR - 1) // NR
     task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
     packed_z = -1
     packed = worker * scratch_step
@@ -146,29 +155,28 @@ def stream_columns(
         for l0 in range(0, L, stream_rows):
             count = min(stream_rows, L - l0)
             for panel in range(first, end):
-                columns = min(NR, K - panel * NR)
-                right = z * table[5] + l0 * K + panel * NR
-                if columns < NR:
+                right = z * table[5] + l0 * K + max(0, min(panel * NR - before, K - NR))
+                if K < NR:
                     for l in range(count):
-                        copy_run(scratch, packed + l * NR, many, right + l * K, columns)
-                        for j in range(columns, NR):
-                            scratch[packed + l * NR + j] = 0
+                        copy_run(scratch, packed + l * NR, many, right + l * K, K)
+                        zero_run(scratch, packed + l * NR + K, NR - K)
                 for i in range(row_panels):
                     rows, left = min(mr, F - i * mr), packed_few + (i * L + l0) * mr
                     c = sums + ((panel - first) * row_panels + i) * tile
-                    if columns < NR:
-                        micro(rows, columns, count, scratch, left, mr, scratch, packed, NR, scratch, c, NR, l0 > 0)
+                    if K < NR:
+                        micro(rows, NR, count, scratch, left, mr, scratch, packed, NR, scratch, c, NR, l0 > 0)
                     else:
-                        micro(rows, columns, count, scratch, left, mr, many, right, K, scratch, c, NR, l0 > 0)
+                        micro(rows, NR, count, scratch, left, mr, many, right, K, scratch, c, NR, l0 > 0)
         for i in range(F):
             for panel in range(first, end):
-                columns = min(NR, K - panel * NR)
-                row = sums + (panel - first) * row_panels * tile + i * NR
-                target = (z * F + i) * K + panel * NR
+                start = max(0, panel * NR - before)
+                columns = min(K, (panel + 1) * NR - before) - start
+                row = sums + (panel - first) * row_panels * tile + i * NR + start - max(0, min(start, K - NR))
+                target = (z * F + i) * K + start
                 copy_run(out, target, scratch, row, columns)
                 if has_bias:
                     for j in range(columns):
-                        out[target + j] += bias[panel * NR + j]
+                        out[target + j] += bias[start + j]
         task += end - first
 
 
@@ -198,7 +206,7 @@ def run_outer(plan, few, many, bias, out, num_threads):
 def run_stream(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan` that streams the large matrix past the few rows."""
     (_, F, K, L), NR = plan.table[:4].tolist(), 2 * VECTOR_BYTES // out.itemsize
-    panels, rows = -(-K // NR), -(-F // panel_rows(F)) * panel_rows(F)
+    panels, rows = -(-(K + NR // 2 - 1) // NR), -(-F // panel_rows(F)) * panel_rows(F)
     num_threads = min(num_threads, len(out) * panels)  # each has its copy
     block = min(panels, blocking.stream_panels(rows * NR * out.itemsize))
     scratch_step = (blocking.STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
