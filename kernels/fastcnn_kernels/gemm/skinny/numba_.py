@@ -132,9 +132,8 @@ def stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector of two lines
-    takes as long to read as two; the last one reads columns before its own, and only a matrix of less than a panel is
-    copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector across two
+    of them is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
     """
     Z, F, K, L = table[0], table[1], table[2], table[3]
     NR, mr = panel_width(few), panel_rows(F)
