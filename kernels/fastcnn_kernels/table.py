@@ -159,7 +159,7 @@ _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
 _DENSE = _limited("dense", "conv2d.dense", serial_work=200_000)
 _NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
-_POINTWISE = _limited("pointwise", "conv2d.pointwise", serial_work=200_000)
+_POINTWISE = _limited("pointwise", "conv2d.pointwise", serial_work=500_000)
 _MASKED = _limited("masked", "conv2d.masked")
 _DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
 _CONV2D = [

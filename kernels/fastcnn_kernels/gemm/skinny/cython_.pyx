@@ -17,8 +17,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_ROWS, LINE_BYTES, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, micro, outer, panel_width, real,
-    transpose, zero_run
+    DOT_COLUMNS, DOT_ROWS, LINE_BYTES, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, micro, outer, panel_width,
+    real, transpose, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport even_tile, panel_rows
 
