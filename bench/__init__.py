@@ -9,7 +9,7 @@ Run from the repository's root::
     python -m bench.peers --gemm FILE matrix products and dense layers beside NumPy and PyTorch
     python -m bench.roofline          one layer of each class over the machine's measured peak
     python -m bench.overhead          microseconds per call on tiny arrays, and of the import
-    python -m bench.tables            rewrite README.md's tables from bench/results/*.json
+    python -m bench.tables            rewrite the tables of README.md and bench/RESULTS.md from bench/results/*/*.json
 """
 
 import os

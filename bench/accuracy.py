@@ -66,7 +66,7 @@ def main() -> int:
     """Command line; the exit status is 1 if an error is above its gate."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
     parser.add_argument("--channels", nargs="+", type=int, default=CHANNELS)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/MACHINE/")
     args = parser.parse_args()
     rows = []
     for algorithm, stride in VARIANTS:

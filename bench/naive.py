@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import fastcnn as fc
-from bench import answers, selection, stored, timing
+from bench import answers, peak, roofline, selection, stored, timing
 from fastcnn.dispatch import least_parallel
 from fastcnn_kernels.conv2d.cases import Layer
 
 NAIVE = "numpy"
+#: What a machine would reach that did plain sums at its peak, and met every array once at the speed of a copy.
+ROOFLINE = "roofline"
 
 
 def measure(layer: Layer, direction: str, dtype: str, rounds: int) -> dict[str, Any]:
@@ -34,15 +36,20 @@ def measure(layer: Layer, direction: str, dtype: str, rounds: int) -> dict[str, 
     return head | {"seconds": timing.take_turns(calls, rounds)}
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(rows: list[dict[str, Any]], peaks: dict[str, float] | None) -> list[dict[str, Any]]:
     """Geometric means of the speed ratio over the naive row, per direction, then over all.
 
     Returns
     -------
     list of dict
-        ``direction``, number of ``layers``, and ``ratios`` by backend.
+        ``direction``, number of ``layers``, and ``ratios`` by backend; the last one is `ROOFLINE`, given the machine's
+        measured peaks.
     """
     backends = [name for name in rows[0]["seconds"] if name != NAIVE]
+    if peaks is not None:
+        backends.append(ROOFLINE)
+        limits = [{ROOFLINE: roofline.least_seconds(row, peaks)} for row in rows]
+        rows = [row | {"seconds": row["seconds"] | limit} for row, limit in zip(rows, limits, strict=True)]
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     lines = []
     for label, members in [(each, [each]) for each in directions] + [("all", directions)]:
@@ -60,10 +67,11 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="layers with this in their name")
     parser.add_argument("--threads", type=int, default=fc.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/MACHINE/")
     args = parser.parse_args()
     fc.set_num_threads(args.threads)
 
+    peaks = peak.peaks(args.dtype, args.threads)
     rows = []
     for layer in selection.choose([], args.only):
         for direction in args.dirs:
@@ -77,11 +85,11 @@ def main() -> None:
     if not rows:
         parser.error(f"--only {args.only!r}: no layer has this in its name")
     print("\ngeometric mean of the ratio to the naive NumPy row")
-    for line in summary(rows):
+    for line in summary(rows, peaks):
         ratios = "  ".join(f"{name} {ratio:.1f}x" for name, ratio in line["ratios"].items())
         print(f"{line['direction']:3} ({line['layers']} layers)  {ratios}")
     if args.json:
-        stored.write(args.json, stored.result("naive", args.dtype, args.rounds, rows))
+        stored.write(args.json, stored.result("naive", args.dtype, args.rounds, rows, peaks=stored.rounded(peaks)))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--only", default="", metavar="SUBSTRING", help="layers with this in their name")
     options.add_argument("--ort-spinning", action="store_true", help="let ONNX Runtime's threads spin; pauses longer")
-    options.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
+    options.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/MACHINE/")
     options.add_argument("--html", type=Path, metavar="OUT", help="write a page with table and charts")
     options.add_argument("--png", type=Path, metavar="DIR", help="write roofline.png and bars.png")
     options.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing, show a stored result")

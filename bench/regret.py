@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="layers with this in their name")
     parser.add_argument("--threads", type=int, default=fc.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/MACHINE/")
     args = parser.parse_args()
     fc.set_num_threads(args.threads)
 

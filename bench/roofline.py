@@ -11,6 +11,11 @@ from typing import Any
 from bench import stored
 
 
+def least_seconds(row: dict[str, Any], peaks: dict[str, float]) -> float:
+    """Seconds of a layer at the machine's limits."""
+    return max(row[name] / peaks[name] for name in ("flops", "bytes"))
+
+
 def hardware_view(data: dict[str, Any], every: bool = False) -> list[dict[str, Any]]:
     """Rows of the layer with the most flops of each class, or of `every` layer.
 
@@ -29,17 +34,16 @@ def hardware_view(data: dict[str, Any], every: bool = False) -> list[dict[str, A
     for row in data["rows"]:
         if every or row["layer"] == largest[row["class"]]["layer"]:
             speed = {name: row[name] / row["seconds"][ours] for name in ("flops", "bytes")}
-            limit = min(peaks["flops"], row["flops"] / row["bytes"] * peaks["bytes"])
             fractions = {f"of_{name}": speed[name] / peaks[name] for name in speed}
             head = {name: row[name] for name in ("layer", "class", "direction")}
-            lines.append({**head, **speed, **fractions, "of_limit": speed["flops"] / limit})
+            lines.append({**head, **speed, **fractions, "of_limit": least_seconds(row, peaks) / row["seconds"][ours]})
     return lines
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=__doc__.splitlines()[0])
-    parser.add_argument("result", type=Path, nargs="?", default=stored.RESULTS / "peers-float32.json")
+    parser.add_argument("result", type=Path, nargs="?", default=stored.RESULTS / "epyc" / "peers-float32.json")
     parser.add_argument("--every", action="store_true", help="every layer, not one of each class")
     args = parser.parse_args()
     try:

@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.split", description=__doc__)
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="layers with this in their name")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="store the result, e.g. in bench/results/MACHINE/")
     args = parser.parse_args()
     fc.set_num_threads(1)
     peaks = peak.peaks("float32", 1)

@@ -12,6 +12,7 @@ from typing import Any
 import fastcnn as fc
 from fastcnn_kernels import cpu
 
+#: A folder for each machine.
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "numba", "cython", "torch", "onnxruntime")
 

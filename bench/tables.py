@@ -1,4 +1,4 @@
-"""README.md's tables, written from the stored results: ``<!-- table: NAME -->`` to ``<!-- end table -->``."""
+"""The tables of `DOCUMENTS`, written from the stored results: ``<!-- table: NAME -->`` to ``<!-- end table -->``."""
 
 import argparse
 import re
@@ -8,7 +8,8 @@ from typing import Any
 
 from bench import accuracy, naive, regret, report, roofline, split, stored
 
-README = Path(__file__).parent.parent / "README.md"
+HERE = Path(__file__).parent
+DOCUMENTS = (HERE.parent / "README.md", HERE / "RESULTS.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
@@ -30,7 +31,7 @@ def origin(data: dict[str, Any]) -> str:
 
 def naive_table(data: dict[str, Any]) -> str:
     """Speed of each twin over the naive NumPy row: geometric means per direction."""
-    lines = naive.summary(data["rows"])
+    lines = naive.summary(data["rows"], data.get("peaks"))
     backends = list(lines[0]["ratios"])
     body = [[line["direction"], str(line["layers"]), *(f"{line['ratios'][name]:.1f}x" for name in backends)]
             for line in lines]  # fmt: skip
@@ -62,9 +63,24 @@ def ratio_table(data: dict[str, Any]) -> str:
     return f"{markdown(head, body)}\n{between}Layers: {', '.join(data['layers'])}. {origin(data)}"
 
 
+def is_headline(data: dict[str, Any]) -> bool:
+    """Whether a result is that of the headline layers in float32."""
+    return (data["layers"], data["dtype"]) == (["headline"], "float32")
+
+
+def headline_table(data: dict[str, Any]) -> str:
+    """The ratios of the headline layers in float32."""
+    return ratio_table(data) if is_headline(data) else ""
+
+
+def other_peers_table(data: dict[str, Any]) -> str:
+    """The ratios of other layers, or in double precision."""
+    return "" if is_headline(data) else ratio_table(data)
+
+
 def roofline_table(data: dict[str, Any]) -> str:
     """The largest layer of each class over the machine's measured peak and copy bandwidth; float32 only."""
-    if (data["layers"], data["dtype"]) != (["headline"], "float32"):
+    if not is_headline(data):
         return ""
     body = [
         [
@@ -123,7 +139,8 @@ def split_table(data: dict[str, Any]) -> str:
 #: Marker -> kind of the stored results, and what makes the table of one.
 TABLES = {
     "naive": ("naive", naive_table),
-    "peers": ("peers", ratio_table),
+    "headline": ("peers", headline_table),
+    "peers": ("peers", other_peers_table),
     "gemm": ("gemm", ratio_table),
     "roofline": ("peers", roofline_table),
     "accuracy": ("accuracy", accuracy_table),
@@ -143,27 +160,28 @@ def render(name: str) -> str:
     if name not in TABLES:
         raise ValueError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
     kind, table = TABLES[name]
-    results = [stored.read(path) for path in sorted(stored.RESULTS.glob("*.json"))]
+    results = [stored.read(path) for path in sorted(stored.RESULTS.glob("*/*.json"))]
     parts = [text for data in results if data["kind"] == kind and (text := table(data))]
     return "\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def main() -> int:
-    """Command line; the exit status is 1 with --check and a README.md out of date, 2 if there is nothing to write."""
+    """Command line; the exit status is 1 with --check and a document out of date, 2 if there is nothing to write."""
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
     args = parser.parse_args()
     try:
-        text = README.read_text()
-        wanted = BLOCK.sub(lambda match: match[1] + render(match[2]) + match[3], text)
+        texts = {path: path.read_text() for path in DOCUMENTS}
+        wanted = {path: BLOCK.sub(lambda match: match[1] + render(match[2]) + match[3], texts[path]) for path in texts}
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    if args.check and wanted != text:
-        print("README.md is out of date: run python -m bench.tables", file=sys.stderr)
+    outdated = [path for path in DOCUMENTS if wanted[path] != texts[path]]
+    if args.check and outdated:
+        print(f"out of date: {', '.join(path.name for path in outdated)}; run python -m bench.tables", file=sys.stderr)
         return 1
-    if not args.check:
-        README.write_text(wanted)
+    for path in outdated:
+        path.write_text(wanted[path])
     return 0
 
 

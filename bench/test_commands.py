@@ -35,7 +35,7 @@ def test_a_stored_result_becomes_a_page_and_figures(tmp_path, monkeypatch):
     argv = [
         "peers",
         "--from-json",
-        str(stored.RESULTS / "peers-float32.json"),
+        str(stored.RESULTS / "epyc" / "peers-float32.json"),
         "--html",
         str(page),
         "--png",
