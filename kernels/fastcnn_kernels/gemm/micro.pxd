@@ -11,7 +11,6 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
     const int DOT_ROWS
     const int DOT_COLUMNS
     const int DOT_COLUMNS_OF_ONE_ROW
-    const int LINE_BYTES
     Py_ssize_t MASKS_OF(Py_ssize_t taps)
     enum: MOST_DOTS
     const int VECTOR_BYTES

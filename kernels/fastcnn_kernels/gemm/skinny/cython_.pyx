@@ -17,8 +17,8 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_ROWS, LINE_BYTES, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, copy_run, dot, micro, outer, panel_width,
-    real, transpose, zero_run
+    DOT_COLUMNS, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, VECTOR_BYTES, copy_run, dot, micro, outer,
+    panel_width, real, transpose, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport even_tile, panel_rows
 
@@ -134,8 +134,8 @@ cdef void outer_rows(
 
 
 cdef Py_ssize_t columns_before(const real* many, Py_ssize_t K) noexcept nogil:
-    """Columns by which the rows of a matrix begin behind a cache line, where that is the same for all; otherwise 0."""
-    return <size_t>many % LINE_BYTES // sizeof(real) if K * sizeof(real) % LINE_BYTES == 0 else 0
+    """Columns by which the rows of a matrix begin behind a whole vector, if that is the same for all; else 0."""
+    return <size_t>many % VECTOR_BYTES // sizeof(real) if K * sizeof(real) % VECTOR_BYTES == 0 else 0
 
 
 cdef void stream_columns(
@@ -145,8 +145,8 @@ cdef void stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector across two
-    of them is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors, since one across two cache
+    lines is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
     """
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3]
     cdef int NR = panel_width(few), mr = panel_rows(F)

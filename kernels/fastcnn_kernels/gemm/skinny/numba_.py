@@ -15,7 +15,6 @@ from fastcnn_kernels.gemm.numba_dots import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
     DOT_ROWS,
-    LINE_BYTES,
     dot,
 )
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
@@ -121,8 +120,8 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
 
 @compiled
 def columns_before(many, K):
-    """Columns by which the rows of a matrix begin behind a cache line, where that is the same for all; otherwise 0."""
-    return many.ctypes.data % LINE_BYTES // many.itemsize if K * many.itemsize % LINE_BYTES == 0 else 0
+    """Columns by which the rows of a matrix begin behind a whole vector, if that is the same for all; else 0."""
+    return many.ctypes.data % VECTOR_BYTES // many.itemsize if K * many.itemsize % VECTOR_BYTES == 0 else 0
 
 
 @threaded
@@ -132,8 +131,8 @@ def stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`. Panels begin where cache lines do, since a vector across two
-    of them is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors, since one across two cache
+    lines is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
     """
     Z, F, K, L = table[0], table[1], table[2], table[3]
     NR, mr = panel_width(few), panel_rows(F)
