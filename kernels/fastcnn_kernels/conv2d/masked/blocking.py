@@ -19,9 +19,16 @@ TASKS = 16
 
 
 @lru_cache
-def tiles_per_task(tiles: int, channels: int, tile_bytes: int, tasks_per_tile: int) -> int:
-    """Tiles of pixels that a task multiplies by one panel of weights."""
-    most = max(1, min(TILES_PER_TASK, L2_BYTES_FOR_PIXELS // (channels * tile_bytes), tiles * tasks_per_tile // TASKS))
+def tiles_per_task(tiles: int, channels: int, tile_bytes: int, tasks_per_tile: int, num_threads: int) -> int:
+    """Tiles of pixels that a task multiplies by one panel of weights.
+
+    All of a plane that fits, where panels and images alone make even shares: the last tile of a plane is narrower, and
+    of one image each thread then has the panels that it has packed itself.
+    """
+    most = min(TILES_PER_TASK, L2_BYTES_FOR_PIXELS // (channels * tile_bytes))
+    if tiles <= most and tasks_per_tile % num_threads == 0:
+        return tiles
+    most = max(1, min(most, tiles * tasks_per_tile // TASKS))
     blocks = -(-tiles // most)
     return -(-tiles // blocks)
 

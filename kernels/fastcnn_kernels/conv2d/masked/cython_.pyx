@@ -150,7 +150,7 @@ cdef bint run_plan(
     cdef Py_ssize_t tile_width = TILE_VECTORS(mr) * panel_width(out_start) // 2
     cdef Py_ssize_t tile_block = blocking.tiles_per_task(
         ((table[1] - 1) * table[10] + table[2] + tile_width - 1) // tile_width, L // table[9],
-        tile_width * sizeof(real), table[0] * groups * panels,
+        tile_width * sizeof(real), table[0] * groups * panels, num_threads,
     )
     if table[21] == 2:
         row_block = blocking.rows_per_task(tile_block, tile_width, table[10], table[1])

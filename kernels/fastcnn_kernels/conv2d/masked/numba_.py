@@ -144,7 +144,7 @@ def run_plan(plan, image, weight, bias, out, activation, packed, num_threads):
     lanes = VECTOR_BYTES // out.itemsize
     panels, tile_size, tile_width = -(-M // mr), MR * 8 * lanes, tile_vectors(mr) * lanes
     tile_block = blocking.tiles_per_task(
-        -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels
+        -(-((P - 1) * width + Q) // tile_width), L // taps, tile_width * out.itemsize, N * groups * panels, num_threads
     )
     row_block = 0
     if pool == 2:
