@@ -7,7 +7,7 @@ Run from the repository's root::
     python -m bench.naive             each twin over the naive NumPy row, side by side
     python -m bench.peers             the library beside PyTorch, ONNX Runtime and im2col + BLAS
     python -m bench.peers --gemm FILE matrix products and dense layers beside NumPy and PyTorch
-    python -m bench.roofline          one layer of each class over the machine's measured peak
+    python -m bench.roofline RESULT   one layer of each class of stored peers over the machine's measured peak
     python -m bench.overhead          microseconds per call on tiny arrays, and of the import
     python -m bench.tables            rewrite the tables of README.md and bench/RESULTS.md from bench/results/*/*.json
 """

@@ -43,7 +43,7 @@ def hardware_view(data: dict[str, Any], every: bool = False) -> list[dict[str, A
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=__doc__.splitlines()[0])
-    parser.add_argument("result", type=Path, nargs="?", default=stored.RESULTS / "epyc" / "peers-float32.json")
+    parser.add_argument("result", type=Path, help="what bench.peers stored")
     parser.add_argument("--every", action="store_true", help="every layer, not one of each class")
     args = parser.parse_args()
     try:

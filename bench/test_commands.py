@@ -56,10 +56,12 @@ def test_products_of_a_file(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_are_made_of_these_results():
-    from bench.tables import TABLES, render
+    from bench.tables import BLOCK, DOCUMENTS, TABLES, render
 
     for name in TABLES:
         assert render(name).count("|") > 10
+    placed = [match[2] for path in DOCUMENTS for match in BLOCK.finditer(path.read_text())]
+    assert sorted(placed) == sorted(TABLES)
 
 
 def test_overhead(monkeypatch, capsys):

@@ -158,23 +158,45 @@ def behind_a_line(array, elements):
     return copy
 
 
+#: Shapes of skinny products, with the transpose of the second operand or not: dots of a row, and of rows that leave one
+#: over; streams of one block of panels and of several; batches.
+SKINNY = [
+    ((1, 1, 400), (1, 400, 1), False),
+    ((1, 5, 400), (1, 400, 1), False),
+    ((1, 13, 416), (1, 416, 1), False),
+    ((1, 70, 400), (1, 400, 1), False),
+    ((1, 70, 401), (1, 401, 1), False),
+    ((1, 70, 32), (1, 32, 1), False),
+    ((3, 70, 48), (3, 48, 1), False),
+    ((1, 13, 400), (1, 20, 400), True),
+    ((1, 1, 40), (1, 40, 272), False),
+    ((1, 3, 33), (1, 33, 512), False),
+    ((1, 1, 40), (1, 40, 301), False),
+    ((1, 8, 20), (1, 20, 2496), False),
+    ((3, 7, 33), (3, 33, 1904), False),
+]
+
+
 @pytest.mark.parametrize("backend", ["numba", "cython"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    ("M", "L", "N"),
-    [(1, 400, 1), (5, 400, 1), (13, 416, 1), (70, 400, 1), (70, 401, 1), (1, 40, 272), (3, 33, 512), (1, 40, 301)],
-)
-def test_place_in_a_cache_line(M, L, N, dtype, backend):
-    """A skinny product reads its matrix in whole lines, wherever it begins; no digit may depend on it."""
-    shapes = [(M, L), (L, N)]
-    a, b = arrays_of(shapes, dtype)
-    assert fc.explain("matmul", a, b, backend=backend).kernels == [f"matmul_skinny_{backend}"]
-    expected = fc.matmul(behind_a_line(a, 0), behind_a_line(b, 0), backend=backend)
-    np.testing.assert_allclose(expected, a.astype(np.longdouble) @ b, rtol=0, atol=100 * L * np.finfo(dtype).eps)
+@pytest.mark.parametrize(("a_shape", "b_shape", "transpose_b"), SKINNY)
+def test_place_in_a_cache_line(a_shape, b_shape, transpose_b, dtype, backend):
+    """A skinny product reads its matrix in whole vectors, wherever it begins; no digit may depend on that."""
+    a, b = arrays_of([a_shape, b_shape], dtype)
+    (Z, M, L), N = a_shape, b_shape[1 if transpose_b else 2]
+    (bias,) = arrays_of([(N,)], dtype)
+    kernel = next(row for row in table.KERNELS if row.name == f"matmul_skinny_{backend}")
+    expected = (a.astype(np.longdouble) @ (b.swapaxes(1, 2) if transpose_b else b)) + bias
+    results = []
     for elements in range(LINE_BYTES // a.itemsize):
-        for first, second in [(elements, 0), (0, elements), (elements, elements)]:
-            result = fc.matmul(behind_a_line(a, first), behind_a_line(b, second), backend=backend)
-            assert_equal([result], [expected])
+        for first, second, threads in [(elements, 0, 1), (0, elements, 2), (elements, elements, 3)]:
+            out = np.full((Z, M, N), np.nan, dtype)
+            operands = {"a": behind_a_line(a, first), "b": behind_a_line(b, second), "bias": bias}
+            kernel.load(**operands, out=out, transpose_a=False, transpose_b=transpose_b, num_threads=threads)
+            results.append(out)
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=100 * L * np.finfo(dtype).eps)
+    for result in results[1:]:
+        assert_equal([result], [results[0]])
 
 
 @pytest.mark.parametrize("backend", table.BACKENDS)

@@ -50,6 +50,7 @@ EDGES = [
     matmul("small, fewer columns than lanes, blocks of the sum", "edge", 7, 3, 400, Z=2),
     matmul("stream, blocks of panels", "edge", 14, 2501, 20, bias=True),
     matmul("stream of a batch, blocks of panels", "edge", 9, 1900, 33, Z=3, transpose_a=True),
+    matmul("stream of whole vectors, blocks of panels", "edge", 8, 2496, 20, bias=True),
     matmul("stream past shared rows", "edge", 10, 300, 17, Z=5, shared="a", bias=True),
     matmul("dots of one row with rows of 4 KiB", "edge", 1, 21, 1024, Z=2, transpose_b=True, bias=True),
     matmul("dots of one column with rows of 4 KiB", "edge", 21, 1, 1024),

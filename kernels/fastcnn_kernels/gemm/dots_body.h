@@ -23,15 +23,17 @@ INLINE ptrdiff_t NAME(dot_steps)(const int rows, const int columns, const int to
     return pixel;
 }
 
-/* Pixels before the first vector that fills a cache line, where that is the same for all columns, otherwise 0. A vector of
- * two lines takes as long as two: columns that come from L2 take 1.2 to 1.3 times as long to read. */
-INLINE ptrdiff_t NAME(pixels_to_line)(const int columns, const REAL *const *column) {
+/* Pixels before the first vector that fills a cache line, where that is the same for all columns, otherwise 0. A vector that
+ * lies across two lines is loaded as slowly as two vectors: columns in L2 take 1.2 to 1.3 times as long to read. Columns of two
+ * vectors are read faster as they lie. */
+INLINE ptrdiff_t NAME(pixels_to_line)(const int columns, const REAL *const *column, ptrdiff_t n) {
 #if defined(__AVX512F__)
     uintptr_t apart = 0;
+    if (n <= 2 * VL) return 0;
     UNROLL for (int j = 1; j < columns; j++) apart |= (uintptr_t)column[j] - (uintptr_t)column[0];
     return apart % LINE_BYTES == 0 ? -(uintptr_t)column[0] % LINE_BYTES / sizeof(REAL) : 0;
 #else
-    return 0; /* shorter vectors seldom lie in two lines, and have no masks */
+    return 0; /* shorter vectors lie across lines half as often, and have no masks */
 #endif
 }
 
@@ -42,7 +44,7 @@ INLINE void NAME(dot_masked)(const int columns, uint16_t mask, const REAL *a, co
     UNROLL for (int j = 0; j < columns; j++) acc[j] += row * NAME(load_masked)(mask, column[j] + pixel);
 }
 
-/* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over lines of n pixels, n a multiple of VL. */
+/* sums[i, j] += a[i * a_step + pixel] . b[offset[j] + pixel] over lines of n pixels, n > 0 a multiple of VL. */
 INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, ptrdiff_t n, const REAL *a,
                            ptrdiff_t a_step, ptrdiff_t a_line, const REAL *b, ptrdiff_t b_line,
                            const ptrdiff_t *offset, REAL *sums, ptrdiff_t sums_step) {
@@ -51,16 +53,18 @@ INLINE void NAME(dot_tile)(const int rows, const int columns, ptrdiff_t lines, p
     UNROLL for (int j = 0; j < columns; j++) column[j] = b + offset[j];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < columns; j++) acc[i][j] = (NAME(vec)){0};
-    const ptrdiff_t head = rows == 1 && lines == 1 ? NAME(pixels_to_line)(columns, column) : 0;
-    if (head > 0) NAME(dot_masked)(columns, ~FIRST(VL - head), a, column, head - VL, acc[0]);
+    /* Of one line only: the next may begin elsewhere in a cache line. */
+    const ptrdiff_t head = rows == 1 && lines == 1 ? NAME(pixels_to_line)(columns, column, n) : 0;
+    const uint16_t rest = FIRST(VL - head);
     for (ptrdiff_t line = 0; line < lines; line++, a += a_line) {
+        if (head > 0) NAME(dot_masked)(columns, (uint16_t)~rest, a, column, head - VL, acc[0]);
         ptrdiff_t pixel = head;
         if (rows == 1) { /* waits for memory, which is read fastest in long stretches */
             pixel = NAME(dot_steps)(1, columns, DOT_VECTORS_OF_ONE_ROW, pixel, n, a, a_step, column, acc);
             pixel = NAME(dot_steps)(1, columns, DOT_VECTORS_OF_ONE_ROW / 2, pixel, n, a, a_step, column, acc);
         }
         pixel = NAME(dot_steps)(rows, columns, 1, pixel, n, a, a_step, column, acc);
-        if (head > 0) NAME(dot_masked)(columns, FIRST(n - pixel), a, column, pixel, acc[0]);
+        if (head > 0) NAME(dot_masked)(columns, rest, a, column, pixel, acc[0]);
         UNROLL for (int j = 0; j < columns; j++) column[j] += b_line;
     }
     if (head > 0) UNROLL for (int j = 0; j < columns; j++) acc[0][j] = NAME(turned)(acc[0][j], head);

@@ -9,6 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
+    LINE_BYTES,
     MR,
     VECTOR_BYTES,
     emit_call,
@@ -31,10 +32,9 @@ from fastcnn_kernels.gemm.numba_llvm import (
 #: The largest tile, and what is read of a column before the next one (as in micro.h).
 DOT_ROWS, DOT_VECTORS_OF_ONE_ROW = (4, 8) if MR > 6 else (2, 4)
 DOT_COLUMNS, DOT_COLUMNS_OF_ONE_ROW = 6, 12
-LINE_BYTES = 64
 
 
-def _pixels_to_line(builder, columns, vector_type):
+def _pixels_to_line(builder, columns, n, vector_type):
     """Pixels before the first vector that fills a cache line, where that is the same for all columns, otherwise 0."""
     intp = ir.IntType(64)
     first, *others = (builder.ptrtoint(column, intp) for column in columns)
@@ -42,8 +42,9 @@ def _pixels_to_line(builder, columns, vector_type):
     for other in others:
         apart = builder.or_(apart, builder.sub(other, first))
     alike = builder.icmp_signed("==", builder.and_(apart, intp(LINE_BYTES - 1)), intp(0))
+    long = builder.icmp_signed(">", n, intp(2 * vector_type.count))
     pixels = builder.udiv(builder.and_(builder.neg(first), intp(LINE_BYTES - 1)), intp(LINE_BYTES // vector_type.count))
-    return builder.select(alike, pixels, intp(0))
+    return builder.select(builder.and_(alike, long), pixels, intp(0))
 
 
 def _dot_masked(builder, mask, a, columns, pixel, totals):
@@ -65,12 +66,13 @@ def _emit_dot(
     starts = [builder.load(builder.gep(offset, [intp(j)])) for j in range(columns)]
     a_starts = [builder.mul(a_step, intp(i)) for i in range(rows)]
     head, totals = intp(0), [ir.Constant(vector_type, None)] * len(tiles)
-    by_lines = rows == 1 and VECTOR_BYTES == LINE_BYTES  # shorter vectors seldom lie in two lines, and have no masks
+    by_lines = rows == 1 and VECTOR_BYTES == LINE_BYTES  # as in dots_body.h
     if by_lines:
         places = [builder.gep(b, [start]) for start in starts]
         one_line = builder.icmp_signed("==", lines, intp(1))
-        head = builder.select(one_line, _pixels_to_line(builder, places, vector_type), head)
+        head = builder.select(one_line, _pixels_to_line(builder, places, n, vector_type), head)
         has_head = builder.icmp_signed(">", head, intp(0))
+        rest = first_lanes(builder, builder.sub(intp(VL), head), vector_type)
 
     def masked(mask, pixel, totals):
         """The sums, with the pixels in a mask if there is a head."""
@@ -78,12 +80,11 @@ def _emit_dot(
             builder, has_head, lambda: _dot_masked(builder, mask, a, places, pixel, totals), lambda: totals
         )
 
-    if by_lines:
-        mask = builder.not_(first_lanes(builder, builder.sub(intp(VL), head), vector_type))
-        totals = masked(mask, builder.sub(head, intp(VL)), totals)
-
     def over_lines(line, totals):
         a_row, b_row = (builder.gep(each, [builder.mul(line, step)]) for each, step in ((a, a_line), (b, b_line)))
+
+        if by_lines:
+            totals = masked(builder.not_(rest), builder.sub(head, intp(VL)), totals)
 
         def steps(pixel, totals, together):
             """Sums over pixels up to n, `together` vectors of a column at a time, and the first pixel of the rest."""
@@ -116,7 +117,7 @@ def _emit_dot(
             pixel, totals = steps(pixel, totals, DOT_VECTORS_OF_ONE_ROW // 2)
         pixel, totals = steps(pixel, totals, 1)
         if by_lines:
-            totals = masked(first_lanes(builder, builder.sub(n, pixel), vector_type), pixel, totals)
+            totals = masked(rest, pixel, totals)
         return totals
 
     results = emit_loop(builder, lines, 1, totals, over_lines)

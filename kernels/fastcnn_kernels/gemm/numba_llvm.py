@@ -23,6 +23,8 @@ VECTOR_BYTES, MR, FMA = {
     "baseline": (16, 12, True) if platform.machine() in ("aarch64", "arm64") else (16, 6, False),
 }[level()]
 
+#: Bytes of a cache line.
+LINE_BYTES = 64
 #: Rows of the sum packed for one panel after the other, as in micro.h.
 STREAMS = 16
 #: Panels of B to ask ahead while they are packed, as in micro.h.
@@ -163,7 +165,7 @@ PERMUTE = "llvm.x86.avx512.permvar.{}f.512"
 
 
 def turned(builder, value, places):
-    """The 64 bytes of a vector, its lanes moved up by so many places and the last ones to the front."""
+    """A vector of 64 bytes, its lanes moved up by `places` and the last ones to the front."""
     VL, int32 = value.type.count, ir.IntType(32)
     integer = ir.IntType(512 // VL)
     index = ir.VectorType(integer, VL)

@@ -13,6 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastcnn_kernels.gemm.numba_llvm import (
+    LINE_BYTES,
     MR,
     VECTOR_BYTES,
     broadcast_load,
@@ -38,7 +39,7 @@ WIDE_ROWS, MIDDLE_ROWS = (6, 9) if MR > 6 else (2, 4)
 OUTER_ROWS, OUTER_VECTORS = 6, 4 if MR > 6 else 2
 #: Steps of the sum that the micro-kernel asks ahead (as in micro.h).
 STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
-LINE_BYTES, LINES_AHEAD = 64, 2
+LINES_AHEAD = 2
 #: Products of a sum from which on they leave time to ask for the lines of the results (as in micro.h).
 SUM_OF_LINES = 8
 

@@ -51,13 +51,14 @@ INLINE NAME(vec) NAME(clamped)(NAME(vec) v, int six) {
 
 /* The lanes moved up by n, the last ones to the front. */
 INLINE NAME(vec) NAME(turned)(NAME(vec) v, ptrdiff_t n) {
-    NAME(index) from;
-    UNROLL for (int k = 0; k < VL; k++) from[k] = (k - n) & (VL - 1);
 #if defined(__AVX512F__)
+#define PLACE(k, s) (k)
+    const NAME(index) from = (NAME(index)){EACH_LANE(PLACE, 0)} - (SIGNED)n; /* of these the lowest bits count */
+#undef PLACE
     return (NAME(vec))PERMUTE((__m512i)from, v);
 #else
     NAME(vec) result;
-    UNROLL for (int k = 0; k < VL; k++) result[k] = v[from[k]];
+    for (int k = 0; k < VL; k++) result[(k + n) % VL] = v[k];
     return result;
 #endif
 }

@@ -51,6 +51,16 @@ def stream_pays(rows: int, columns: int) -> bool:
     return rows <= FEW_ROWS_OF_STREAM and columns >= COLUMNS_OF_STREAM
 
 
+#: Rows up to which, and columns from which on, panels begin at whole vectors: one that lies across two cache lines is
+#: loaded as slowly as two. With more rows the products take the time, and the additional panel costs.
+ROWS_OF_WHOLE_VECTORS = 8
+
+
+def begins_at_vectors(rows: int, columns: int) -> bool:
+    """Whether the panels of a stream begin where vectors do in memory, wherever the matrix begins."""
+    return rows <= ROWS_OF_WHOLE_VECTORS and columns >= COLUMNS_OF_STREAM
+
+
 def stream_panels(panel_bytes: int) -> int:
     """Panels of columns at a time, whose sums take so many bytes each."""
     return max(1, BYTES_OF_SUMS // panel_bytes)

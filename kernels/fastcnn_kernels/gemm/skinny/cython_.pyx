@@ -133,9 +133,10 @@ cdef void outer_rows(
                 transpose(row, width, rows, count, target, table[6], rows)
 
 
-cdef Py_ssize_t columns_before(const real* many, Py_ssize_t K) noexcept nogil:
-    """Columns by which the rows of a matrix begin behind a whole vector, if that is the same for all; else 0."""
-    return <size_t>many % VECTOR_BYTES // sizeof(real) if K * sizeof(real) % VECTOR_BYTES == 0 else 0
+cdef Py_ssize_t columns_before(const real* many, const Py_ssize_t* table) noexcept nogil:
+    """Columns by which rows of `many` begin behind whole vectors, if all do alike and it matters; else 0."""
+    cdef bint alike = table[11] and table[2] * sizeof(real) % VECTOR_BYTES == 0
+    return <size_t>many % VECTOR_BYTES // sizeof(real) if alike else 0
 
 
 cdef void stream_columns(
@@ -145,12 +146,12 @@ cdef void stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors, since one across two cache
-    lines is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors: the first one reads some
+    columns of the second, the last one of the one before it, and only a matrix of less than one panel is copied.
     """
     cdef Py_ssize_t Z = table[0], F = table[1], K = table[2], L = table[3]
     cdef int NR = panel_width(few), mr = panel_rows(F)
-    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, tile = mr * NR, before = columns_before(many, K)
+    cdef Py_ssize_t row_panels = (F + mr - 1) // mr, tile = mr * NR, before = columns_before(many, table)
     cdef Py_ssize_t panels = (before + K + NR - 1) // NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
     cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, i, j, l, start, columns, right_step
@@ -236,7 +237,7 @@ cdef int run_stream(
     """Run a plan that streams the large matrix past the few rows."""
     cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
     cdef int NR = panel_width(out), mr = panel_rows(F)
-    cdef Py_ssize_t panels = (table[2] + NR // 2 - 1 + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
+    cdef Py_ssize_t panels = (columns_before(many, table) + table[2] + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
     num_threads = min(num_threads, <int>(table[0] * panels))  # each has its copy
     cdef Py_ssize_t block = min(panels, blocking.stream_panels(rows * NR * sizeof(real)))
     cdef Py_ssize_t scratch_step = (stream_rows + (rows * L + NR - 1) // NR + block * rows) * NR

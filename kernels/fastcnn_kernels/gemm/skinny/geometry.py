@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     turned: bool  # few are several rows and lie transposed: to be copied, (1 or Z, F, L)
     form: str  # "dots", "outer": the rows of `many` run along the sum, (1 or Z, K, L); "stream": (1 or Z, L, K)
     table: np.ndarray  # Z, F, K, L, steps: few and many per z, out and bias per i and j; columns of one row of
-    #                    dots at most
+    #                    dots at most, 1 if panels of a stream begin at whole vectors
     offset: np.ndarray  # of neighbouring rows of `many`, for dots
 
 
@@ -45,7 +45,7 @@ def plan(a_shape, b_shape, out_shape, transpose_a, transpose_b, itemsize, form=N
     table = (
         Z, F, K, L, F * L if ZF > 1 else 0, K * L if ZK > 1 else 0,
         *((1, N) if swapped else (N, 1)), *((1, 0) if swapped else (0, 1)),
-        blocking.columns_of_one_row(ZK * K, L, itemsize),
+        blocking.columns_of_one_row(ZK * K, L, itemsize), blocking.begins_at_vectors(F, K),
     )  # fmt: skip
     offset = along(DOT_COLUMNS_OF_ONE_ROW, L)
     turned = F > 1 and (not transpose_b if swapped else transpose_a)

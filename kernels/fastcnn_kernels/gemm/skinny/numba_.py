@@ -119,9 +119,10 @@ def outer_rows(few, many, bias, has_bias, out, table, block, scratch, scratch_st
 
 
 @compiled
-def columns_before(many, K):
-    """Columns by which the rows of a matrix begin behind a whole vector, if that is the same for all; else 0."""
-    return many.ctypes.data % VECTOR_BYTES // many.itemsize if K * many.itemsize % VECTOR_BYTES == 0 else 0
+def columns_before(many, table):
+    """Columns by which rows of `many` begin behind whole vectors, if all do alike and it matters; else 0."""
+    alike = table[11] == 1 and table[2] * many.itemsize % VECTOR_BYTES == 0
+    return many.ctypes.data % VECTOR_BYTES // many.itemsize if alike else 0
 
 
 @threaded
@@ -131,12 +132,12 @@ def stream_columns(
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
-    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors, since one across two cache
-    lines is read as two; the last panel reads columns before its own, and only a matrix of less than one is copied.
+    few rows are packed by each worker, as in `outer_rows`. Panels begin at whole vectors: the first one reads some
+    columns of the second, the last one of the one before it, and only a matrix of less than one panel is copied.
     """
     Z, F, K, L = table[0], table[1], table[2], table[3]
     NR, mr = panel_width(few), panel_rows(F)
-    row_panels, tile, before = (F + mr - 1) // mr, mr * NR, columns_before(many, K)
+    row_panels, tile, before = (F + mr - 1) // mr, mr * NR, columns_before(many, table)
     panels = (before + K + NR - 1) // NR
     task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
     packed_z = -1
@@ -204,7 +205,7 @@ def run_outer(plan, few, many, bias, out, num_threads):
 def run_stream(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan` that streams the large matrix past the few rows."""
     (_, F, K, L), NR = plan.table[:4].tolist(), 2 * VECTOR_BYTES // out.itemsize
-    panels, rows = -(-(K + NR // 2 - 1) // NR), -(-F // panel_rows(F)) * panel_rows(F)
+    panels, rows = -(-K // NR) + 1, -(-F // panel_rows(F)) * panel_rows(F)
     num_threads = min(num_threads, len(out) * panels)  # each has its copy
     block = min(panels, blocking.stream_panels(rows * NR * out.itemsize))
     scratch_step = (blocking.STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
