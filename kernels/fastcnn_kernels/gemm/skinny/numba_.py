@@ -205,7 +205,8 @@ def run_outer(plan, few, many, bias, out, num_threads):
 def run_stream(plan, few, many, bias, out, num_threads):
     """Run a `geometry.Plan` that streams the large matrix past the few rows."""
     (_, F, K, L), NR = plan.table[:4].tolist(), 2 * VECTOR_BYTES // out.itemsize
-    panels, rows = -(-K // NR) + 1, -(-F // panel_rows(F)) * panel_rows(F)
+    panels = -(-K // NR) + 1  # at most: one more where they begin at whole vectors
+    rows = -(-F // panel_rows(F)) * panel_rows(F)
     num_threads = min(num_threads, len(out) * panels)  # each has its copy
     block = min(panels, blocking.stream_panels(rows * NR * out.itemsize))
     scratch_step = (blocking.STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
