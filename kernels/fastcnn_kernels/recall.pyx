@@ -30,6 +30,7 @@ cdef extern from "numpy/arrayobject.h":
     object PyArray_Newshape(ndarray array, PyArray_Dims* shape, int order)
 
 cdef extern from "Python.h":
+    int64_t PyLong_AsLongLongAndOverflow(object number, int* overflow)
     int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1
     object PyObject_Vectorcall(object function, PyObject** arguments, size_t positional, object names)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -55,9 +56,11 @@ cdef dict recorded = {}
 #: Of `settle`: variables that are None unless a context says otherwise, and what finds the settings in force.
 cdef tuple variables = ()
 cdef object find_settings
-#: What it found where no context says otherwise, by the op's argument; how often that became void.
+#: Of what it found the numbers: where no context says otherwise, by the op's argument; how often that became void.
 cdef dict settled = {}
 cdef Py_ssize_t changes = 0
+#: Numbers of settings, which stand for them in signatures; no two have the same, ever.
+cdef dict numbers = {}
 
 
 def settle(tuple context_variables, find):
@@ -83,22 +86,27 @@ def unsettle():
         changes += 1
 
 
-cdef tuple settings_of(object backend):
-    """Settings in force for an op called with this backend."""
+cdef object number_of(tuple settings):
+    """The number that stands for these settings."""
+    with cython.critical_section(recorded):
+        return numbers.setdefault(settings, len(numbers))
+
+
+cdef object settings_of(object backend):
+    """Number of the settings in force for an op called with this backend."""
     cdef bint plain = backend is None or type(backend) is str
     cdef PyObject* value
     cdef Py_ssize_t before
-    cdef tuple found
     for variable in variables:
         PyContextVar_Get(variable, NULL, &value)
         plain = plain and value == <PyObject*>None
         Py_XDECREF(value)
     if not plain:
-        return find_settings(backend)
+        return number_of(find_settings(backend))
     with cython.critical_section(recorded):
-        found, before = <tuple>settled.get(backend), changes
+        found, before = settled.get(backend), changes
     if found is None:
-        found = find_settings(backend)
+        found = number_of(find_settings(backend))
         with cython.critical_section(recorded):
             if changes == before:
                 settled[backend] = found
@@ -116,7 +124,7 @@ cdef bint write(Signature* signature, object value) except -1:
     cdef int64_t* word = signature.words + signature.size
     cdef Py_ssize_t room = MOST_WORDS - signature.size - 2, size, i
     cdef const char* text
-    cdef int dtype
+    cdef int dtype, overflow
     if room < 0:
         return False
     signature.size += 2
@@ -144,9 +152,9 @@ cdef bint write(Signature* signature, object value) except -1:
             word[2 + i] = (<ndarray>value).shape[i]
         signature.size += size
     elif type(value) is int:
-        if not -(1 << 62) < value < 1 << 62:
+        word[0], word[1] = INTEGER, PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
             return False
-        word[0], word[1] = INTEGER, value
     elif type(value) is str:
         try:
             text = PyUnicode_AsUTF8AndSize(value, &size)
@@ -171,12 +179,12 @@ cdef bint write(Signature* signature, object value) except -1:
     return True
 
 
-cdef bytes signature_of(object build, tuple arguments, tuple settings):
-    """Return what stands for a call in `recorded`, or None."""
+cdef bytes signature_of(object build, tuple arguments, int64_t settings):
+    """Return what stands for a call under settings of this number in `recorded`, or None."""
     cdef Signature signature
-    signature.words[0] = <int64_t><uintptr_t><PyObject*>build
-    signature.size, signature.arrays = 1, 0
-    if not write(&signature, arguments) or not write(&signature, settings):
+    signature.words[0], signature.words[1] = <int64_t><uintptr_t><PyObject*>build, settings
+    signature.size, signature.arrays = 2, 0
+    if not write(&signature, arguments):
         return None
     return PyBytes_FromStringAndSize(<char*>signature.words, signature.size * sizeof(int64_t))
 
@@ -340,7 +348,7 @@ def record(build, tuple arguments, tuple settings, list chosen, list steps, resu
     threads : module
         Has ``busy`` and ``will_use``.
     """
-    signature = signature_of(build, arguments, settings)
+    signature = signature_of(build, arguments, number_of(settings))
     if signature is None:
         return
     cdef Call call = Call.__new__(Call)

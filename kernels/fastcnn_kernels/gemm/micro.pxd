@@ -35,6 +35,14 @@ cdef extern from "fastcnn_kernels/gemm/micro.h" nogil:
         int mr, Py_ssize_t L, const double* a, Py_ssize_t a_step, const double* b, const Py_ssize_t* offset,
         Py_ssize_t far, double* packed, double* c, Py_ssize_t ldc, bint accumulate
     )
+    void stream_f32(
+        int mr, Py_ssize_t panels, Py_ssize_t L, const float* a, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
+        float* c, bint accumulate
+    )
+    void stream_f64(
+        int mr, Py_ssize_t panels, Py_ssize_t L, const double* a, Py_ssize_t a_step, const double* b, Py_ssize_t b_step,
+        double* c, bint accumulate
+    )
     void micro_dense_f32(
         int mr, int vectors, int columns, Py_ssize_t L, const float* a, Py_ssize_t a_step, const float* b, float* c,
         bint accumulate
@@ -191,6 +199,17 @@ cdef inline void micro_packing(
         micro_packing_f32(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
     else:
         micro_packing_f64(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
+
+
+cdef inline void stream(
+    int mr, Py_ssize_t panels, Py_ssize_t L, const real* a, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, bint accumulate
+) noexcept nogil:
+    """`micro` for `panels` of NR columns side by side in B, whose tiles of sums lie one after the other in C."""
+    if real is float:
+        stream_f32(mr, panels, L, a, a_step, b, b_step, c, accumulate)
+    else:
+        stream_f64(mr, panels, L, a, a_step, b, b_step, c, accumulate)
 
 
 cdef inline void micro_dense(

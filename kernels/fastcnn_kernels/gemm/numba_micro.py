@@ -144,6 +144,34 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, a_step, b, b_step, pa
     _store_sums(builder, results, c, offsets, accumulate)
 
 
+def _emit_stream(builder, rows, vector_type, panels, L, a, a_step, b, b_step, c, accumulate):
+    """`stream` for one row count."""
+    intp, VL = L.type, vector_type.count
+    tiles = [(i, j) for i in range(rows) for j in range(2)]
+
+    def over_panels(panel, _):
+        columns = builder.gep(b, [builder.mul(panel, intp(2 * VL))])
+        target = builder.gep(c, [builder.mul(panel, intp(rows * 2 * VL))])
+
+        def body(index, totals):
+            a_offset, b_offset = builder.mul(index, a_step), builder.mul(index, b_step)
+            if rows > WIDE_ROWS:
+                _prefetch_vectors(builder, columns, builder.add(b_offset, intp(2 * VL)), VL, 2)
+            row = [load(builder, columns, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
+            results = []
+            for (i, j), total in zip(tiles, totals, strict=True):
+                if j == 0:
+                    left = broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type)
+                results.append(multiply_add(builder, left, row[j], total))
+            return results
+
+        results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
+        _store_sums(builder, results, target, [intp(number * VL) for number in range(len(tiles))], accumulate)
+        return []
+
+    emit_loop(builder, panels, 1, [], over_panels)
+
+
 def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias, has_bias, c, ldc):
     """`direct` for one tile: rows x vectors sums."""
     intp, VL = L.type, vector_type.count
@@ -379,6 +407,19 @@ def _packing_code(typing_context, mr, L, a, a_step, b, offset, far, packed, c, l
 
 
 @intrinsic
+def _stream_code(typing_context, mr, panels, L, a, a_step, b, b_step, c, accumulate):
+    def generate(context, builder, signature, arguments):
+        mr, *rest = arguments
+        vector_type = vector_type_of(context, signature.args[3])
+        emit_switch(
+            builder, mr, [(rows, partial(_emit_stream, builder, rows, vector_type, *rest)) for rows in range(1, MR + 1)]
+        )
+        return context.get_dummy_value()
+
+    return types.void(mr, panels, L, a, a_step, b, b_step, c, accumulate), generate
+
+
+@intrinsic
 def _direct_code(typing_context, mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
     def generate(context, builder, signature, arguments):
         vector_type = vector_type_of(context, signature.args[3])
@@ -472,6 +513,10 @@ def _micro_packing(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
     _packing_code(mr, L, a, a_step, b, offset, far, packed, c, ldc, accumulate)
 
 
+def _stream(mr, panels, L, a, a_step, b, b_step, c, accumulate):
+    _stream_code(mr, panels, L, a, a_step, b, b_step, c, accumulate)
+
+
 def _direct(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
     _direct_code(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc)
 
@@ -527,6 +572,17 @@ def micro_packing(typing_context, mr, L, a, a_start, a_step, b, b_start, offset,
     return types.void(
         intp, intp, a, intp, intp, b, intp, offset, intp, intp, packed, intp, c, intp, intp, boolean
     ), generate
+
+
+@intrinsic
+def stream(typing_context, mr, panels, L, a, a_start, a_step, b, b_start, b_step, c, c_start, accumulate):
+    """`micro` for `panels` of NR columns side by side in B, whose tiles of sums lie one after the other in C."""
+    intp, boolean = types.intp, types.boolean
+
+    def generate(context, builder, signature, arguments):
+        return emit_call(context, builder, _stream, (intp, intp, intp, a, intp, b, intp, c, boolean), arguments)
+
+    return types.void(intp, intp, intp, a, intp, intp, b, intp, intp, c, intp, boolean), generate
 
 
 @intrinsic

@@ -105,6 +105,34 @@ static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_
 #undef CASE
 }
 
+/* micro for `panels` of NR columns side by side in B, whose tiles of sums lie one after the other in C. Rows are read along
+ * the panels, so what is asked for ahead is the next panel, where there is time to; not rows further down, met much later. */
+INLINE void NAME(stream_rows)(const int mr, ptrdiff_t panels, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                              ptrdiff_t b_step, REAL *c, int accumulate) {
+    for (; panels > 0; panels--, b += 2 * VL) {
+        NAME(vec) acc[MR][2];
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < 2; j++) acc[i][j] = (NAME(vec)){0};
+        const REAL *left = a, *right = b;
+        for (ptrdiff_t l = 0; l < L; l++, left += a_step, right += b_step) {
+            if (mr > WIDE_ROWS)
+                UNROLL for (int j = 2; j < 4; j += LINE_BYTES / VECTOR_BYTES) PREFETCH(right + j * VL);
+            const NAME(vec) row[2] = {NAME(load)(right), NAME(load)(right + VL)};
+            UNROLL for (int i = 0; i < mr; i++)
+                UNROLL for (int j = 0; j < 2; j++) acc[i][j] += left[i] * row[j];
+        }
+        UNROLL for (int i = 0; i < mr; i++)
+            UNROLL for (int j = 0; j < 2; j++, c += VL) NAME(put)(c, acc[i][j], accumulate);
+    }
+}
+
+static void NAME(stream)(int mr, ptrdiff_t panels, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                         ptrdiff_t b_step, REAL *c, int accumulate) {
+#define CASE(n) case n: NAME(stream_rows)(n, panels, L, a, a_step, b, b_step, c, accumulate); break;
+    switch (mr) { ROW_COUNTS(CASE) }
+#undef CASE
+}
+
 /* micro where rows of B and of C are `vectors` long, constants to the compiler; beside one there are up to MOST_ROWS. */
 static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
                               const REAL *b, REAL *c, int accumulate) {
@@ -357,6 +385,11 @@ static void NAME(micro_packing)(int mr, ptrdiff_t L, const REAL *a, ptrdiff_t a_
     for (ptrdiff_t l = 0; l < L; l++)
         for (int j = 0; j < 2 * VL; j++) packed[l * 2 * VL + j] = b[offset[l] + j];
     NAME(micro)(mr, 2 * VL, L, a, a_step, packed, 2 * VL, c, ldc, accumulate);
+}
+static void NAME(stream)(int mr, ptrdiff_t panels, ptrdiff_t L, const REAL *a, ptrdiff_t a_step, const REAL *b,
+                         ptrdiff_t b_step, REAL *c, int accumulate) {
+    for (; panels > 0; panels--, b += 2 * VL, c += mr * 2 * VL)
+        NAME(micro)(mr, 2 * VL, L, a, a_step, b, b_step, c, 2 * VL, accumulate);
 }
 static void NAME(micro_dense)(int mr, int vectors, int columns, ptrdiff_t L, const REAL *a, ptrdiff_t a_step,
                               const REAL *b, REAL *c, int accumulate) {

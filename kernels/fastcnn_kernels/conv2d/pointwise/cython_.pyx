@@ -10,10 +10,11 @@ from numpy cimport ndarray
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.conv2d.epilogue cimport activate
 from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, panel_width, put_steps, real, take_steps, zero_run
+from fastcnn_kernels.gemm.panels cimport even_tile
 from fastcnn_kernels.gemm.small.rows cimport multiply_strip, row_of, strip_columns
 
 from fastcnn_kernels.conv2d.geometry import ACTIVATIONS
-from fastcnn_kernels.gemm.blocking import L_BLOCK, even
+from fastcnn_kernels.gemm.blocking import L_BLOCK
 from fastcnn_kernels.memory import empty
 
 
@@ -80,7 +81,7 @@ cdef int run_product(
     cdef real* dense
     cdef Py_ssize_t K = filters.shape[0] // groups, C = filters.shape[1], M = C if transposed else K
     cdef Py_ssize_t L = K if transposed else C, row_step = 1 if transposed else L, a_step = M if transposed else 1
-    cdef Py_ssize_t N = small.shape[0], pixels = small.shape[2] * small.shape[3], block = even(L, L_BLOCK), worker
+    cdef Py_ssize_t N = small.shape[0], pixels = small.shape[2] * small.shape[3], block = even_tile(L, L_BLOCK), worker
     cdef Py_ssize_t[7] sizes
     cdef bint strided = stride != (1, 1)
     workers = <int>min(workers, N * groups * (M // OUTER_ROWS))

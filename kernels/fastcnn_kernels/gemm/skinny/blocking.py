@@ -1,6 +1,5 @@
 """Block sizes and limits of the skinny products, each with its reason."""
 
-from fastcnn_kernels.gemm.blocking import L_BLOCK, even
 from fastcnn_kernels.gemm.geometry import DOT_COLUMNS_OF_ONE_ROW
 
 #: Rows up to which dot products with the unpacked matrix beat packing it: a packed element then meets few panels.
@@ -41,11 +40,6 @@ def outer_pays(rows: int, many: int, L: int) -> bool:
     return fits and many >= MANY_ROWS_OF_OUTER and L >= LENGTH_OF_OUTER
 
 
-def outer_block(L: int) -> int:
-    """Elements of a sum that are added up before they meet the others; fixed by the sum, whose rounding it decides."""
-    return even(L, L_BLOCK)
-
-
 def stream_pays(rows: int, columns: int) -> bool:
     """Whether a stream of the matrix is the faster way to multiply so many rows by it."""
     return rows <= FEW_ROWS_OF_STREAM and columns >= COLUMNS_OF_STREAM
@@ -59,8 +53,3 @@ ROWS_OF_WHOLE_VECTORS = 8
 def begins_at_vectors(rows: int, columns: int) -> bool:
     """Whether the panels of a stream begin where vectors do in memory, wherever the matrix begins."""
     return rows <= ROWS_OF_WHOLE_VECTORS and columns >= COLUMNS_OF_STREAM
-
-
-def stream_panels(panel_bytes: int) -> int:
-    """Panels of columns at a time, whose sums take so many bytes each."""
-    return max(1, BYTES_OF_SUMS // panel_bytes)

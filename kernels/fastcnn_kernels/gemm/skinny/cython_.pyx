@@ -17,15 +17,18 @@ from cython.parallel cimport prange
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport (
-    DOT_COLUMNS, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, VECTOR_BYTES, copy_run, dot, micro, outer,
-    panel_width, real, transpose, zero_run
+    DOT_COLUMNS, DOT_ROWS, MOST_DOTS, OUTER_ROWS, OUTER_VECTORS, VECTOR_BYTES, copy_run, dot, outer, panel_width,
+    real, stream, transpose, zero_run
 )
 from fastcnn_kernels.gemm.panels cimport even_tile, panel_rows
 
 import numpy as np
 
+from fastcnn_kernels.gemm.blocking import L_BLOCK
 from fastcnn_kernels.gemm.skinny import blocking, geometry
 from fastcnn_kernels.memory import empty
+
+cdef Py_ssize_t BYTES_OF_SUMS = blocking.BYTES_OF_SUMS, STREAM_ROWS = blocking.STREAM_ROWS
 
 
 cdef void dot_columns(
@@ -141,7 +144,7 @@ cdef Py_ssize_t columns_before(const real* many, const Py_ssize_t* table) noexce
 
 cdef void stream_columns(
     const real* few, const real* many, const real* bias, real* out, const Py_ssize_t* table,
-    Py_ssize_t stream_rows, Py_ssize_t block, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
+    Py_ssize_t block, real* scratch, Py_ssize_t worker, Py_ssize_t workers,
 ) noexcept nogil:
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
@@ -154,12 +157,12 @@ cdef void stream_columns(
     cdef Py_ssize_t row_panels = (F + mr - 1) // mr, tile = mr * NR, before = columns_before(many, table)
     cdef Py_ssize_t panels = (before + K + NR - 1) // NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, i, j, l, start, columns, right_step
+    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, neighbours, i, j, l, start, columns, right_step
     cdef const real* right
     cdef const real* row
     cdef real* target
     cdef real* packed = scratch
-    cdef real* packed_few = packed + stream_rows * NR
+    cdef real* packed_few = packed + STREAM_ROWS * NR
     cdef real* sums = packed_few + (row_panels * mr * L + NR - 1) // NR * NR
     while task < last:
         z = task // panels
@@ -168,10 +171,11 @@ cdef void stream_columns(
         if packed_z < 0 or (z > packed_z and table[4] > 0):
             pack_side_by_side(few + z * table[4], packed_few, F, L, mr)
             packed_z = z
-        for step in range((L + stream_rows - 1) // stream_rows):
-            l0 = step * stream_rows
-            count = min(stream_rows, L - l0)
-            for panel in range(first, end):
+        for step in range((L + STREAM_ROWS - 1) // STREAM_ROWS):
+            l0 = step * STREAM_ROWS
+            count = min(STREAM_ROWS, L - l0)
+            panel = first
+            while panel < end:
                 right = many + z * table[5] + l0 * K + max(0, min(panel * NR - before, K - NR))
                 right_step = K
                 if K < NR:
@@ -180,11 +184,15 @@ cdef void stream_columns(
                         zero_run(packed + l * NR + K, NR - K)
                     right = packed
                     right_step = NR
+                neighbours = 1  # several panels of rows meet each panel of columns in turn
+                if row_panels == 1 and panel * NR >= before:
+                    neighbours = max(1, min(end, (before + K) // NR) - panel)
                 for i in range(row_panels):
-                    micro(
-                        <int>min(mr, F - i * mr), NR, count, packed_few + (i * L + l0) * mr, mr, right, right_step,
-                        sums + ((panel - first) * row_panels + i) * tile, NR, l0 > 0,
+                    stream(
+                        <int>min(mr, F - i * mr), neighbours, count, packed_few + (i * L + l0) * mr, mr, right,
+                        right_step, sums + ((panel - first) * row_panels + i) * tile, l0 > 0,
                     )
+                panel += neighbours
         for i in range(F):
             for panel in range(first, end):
                 start = max(0, panel * NR - before)
@@ -219,7 +227,7 @@ cdef int run_outer(
     cdef Py_ssize_t F = table[1], L = table[3], VL = panel_width(out) // 2, worker
     cdef Py_ssize_t width = outer_width(F, VL)
     cdef Py_ssize_t scratch_step = OUTER_ROWS * OUTER_VECTORS * VL + (F + width - 1) // width * width * L
-    cdef Py_ssize_t block = blocking.outer_block(L)
+    cdef Py_ssize_t block = even_tile(L, L_BLOCK)
     num_threads = min(num_threads, <int>(table[0] * ((table[2] + OUTER_ROWS - 1) // OUTER_ROWS)))  # each has its copy
     workspace = empty(num_threads * scratch_step, dtype)
     cdef real* scratch = <real*>address(workspace)
@@ -235,21 +243,21 @@ cdef int run_stream(
     const Py_ssize_t* table, const real* few, const real* many, const real* bias, real* out, dtype, int num_threads
 ) except -1:
     """Run a plan that streams the large matrix past the few rows."""
-    cdef Py_ssize_t F = table[1], L = table[3], stream_rows = blocking.STREAM_ROWS, worker
+    cdef Py_ssize_t F = table[1], L = table[3], worker
     cdef int NR = panel_width(out), mr = panel_rows(F)
     cdef Py_ssize_t panels = (columns_before(many, table) + table[2] + NR - 1) // NR, rows = (F + mr - 1) // mr * mr
     num_threads = min(num_threads, <int>(table[0] * panels))  # each has its copy
-    cdef Py_ssize_t block = min(panels, blocking.stream_panels(rows * NR * sizeof(real)))
-    cdef Py_ssize_t scratch_step = (stream_rows + (rows * L + NR - 1) // NR + block * rows) * NR
+    cdef Py_ssize_t sum_bytes = rows * NR * sizeof(real), block = min(panels, max(1, BYTES_OF_SUMS // sum_bytes))
+    cdef Py_ssize_t scratch_step = (STREAM_ROWS + (rows * L + NR - 1) // NR + block * rows) * NR
     workspace = empty(num_threads * scratch_step, dtype)
     cdef real* scratch = <real*>address(workspace)
     if num_threads == 1:
         with nogil:
-            stream_columns(few, many, bias, out, table, stream_rows, block, scratch, 0, 1)
+            stream_columns(few, many, bias, out, table, block, scratch, 0, 1)
         return 0
     for worker in prange(num_threads, nogil=True, num_threads=num_threads, schedule="static", chunksize=1):
         stream_columns(
-            few, many, bias, out, table, stream_rows, block, scratch + worker * scratch_step, worker, num_threads
+            few, many, bias, out, table, block, scratch + worker * scratch_step, worker, num_threads
         )
 
 
@@ -272,7 +280,7 @@ cdef int run_form(
 
 cdef int multiply(form, a, b, bias, out, bint transpose_a, bint transpose_b, int num_threads) except -1:
     """``out = A @ B + bias`` in a form, None for the best one."""
-    swapped, turned, form, table, offset = geometry.plan(
+    swapped, turned, form, table, offset = <tuple>geometry.plan(
         a.shape, b.shape, out.shape, transpose_a, transpose_b, out.itemsize, form
     )
     few, many = (b, a) if swapped else (a, b)

@@ -6,6 +6,7 @@ start index stand for a C pointer.
 
 import numpy as np
 
+from fastcnn_kernels.gemm.blocking import L_BLOCK, even
 from fastcnn_kernels.gemm.numba_copies import (
     copy_run,
     transpose,
@@ -18,9 +19,10 @@ from fastcnn_kernels.gemm.numba_dots import (
     dot,
 )
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, micro, outer
+from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, outer, stream
 from fastcnn_kernels.gemm.numba_panels import even_tile, panel_rows
-from fastcnn_kernels.gemm.skinny import blocking, geometry
+from fastcnn_kernels.gemm.skinny import geometry
+from fastcnn_kernels.gemm.skinny.blocking import BYTES_OF_SUMS, STREAM_ROWS
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
@@ -126,9 +128,7 @@ def columns_before(many, table):
 
 
 @threaded
-def stream_columns(
-    few, many, bias, has_bias, out, table, stream_rows, block, scratch, scratch_step, worker, workers
-):  # fmt: skip
+def stream_columns(few, many, bias, has_bias, out, table, block, scratch, scratch_step, worker, workers):
     """Do this worker's share of the panels of columns: out[i, j] = bias + sum_l few[i, l] many[l, j].
 
     The sums of a block of panels wait in the scratch: in out, the core next door would prefetch their lines away. The
@@ -142,7 +142,7 @@ def stream_columns(
     task, last = Z * panels * worker // workers, Z * panels * (worker + 1) // workers
     packed_z = -1
     packed = worker * scratch_step
-    packed_few = packed + stream_rows * NR
+    packed_few = packed + STREAM_ROWS * NR
     sums = packed_few + (row_panels * mr * L + NR - 1) // NR * NR
     while task < last:
         z = task // panels
@@ -151,21 +151,26 @@ def stream_columns(
         if packed_z < 0 or (z > packed_z and table[4] > 0):
             pack_side_by_side(few, z * table[4], scratch, packed_few, F, L, mr)
             packed_z = z
-        for l0 in range(0, L, stream_rows):
-            count = min(stream_rows, L - l0)
-            for panel in range(first, end):
+        for l0 in range(0, L, STREAM_ROWS):
+            count = min(STREAM_ROWS, L - l0)
+            panel = first
+            while panel < end:
                 right = z * table[5] + l0 * K + max(0, min(panel * NR - before, K - NR))
                 if K < NR:
                     for l in range(count):
                         copy_run(scratch, packed + l * NR, many, right + l * K, K)
                         zero_run(scratch, packed + l * NR + K, NR - K)
+                neighbours = 1  # several panels of rows meet each panel of columns in turn
+                if row_panels == 1 and panel * NR >= before:
+                    neighbours = max(1, min(end, (before + K) // NR) - panel)
                 for i in range(row_panels):
                     rows, left = min(mr, F - i * mr), packed_few + (i * L + l0) * mr
                     c = sums + ((panel - first) * row_panels + i) * tile
                     if K < NR:
-                        micro(rows, NR, count, scratch, left, mr, scratch, packed, NR, scratch, c, NR, l0 > 0)
+                        stream(rows, neighbours, count, scratch, left, mr, scratch, packed, NR, scratch, c, l0 > 0)
                     else:
-                        micro(rows, NR, count, scratch, left, mr, many, right, K, scratch, c, NR, l0 > 0)
+                        stream(rows, neighbours, count, scratch, left, mr, many, right, K, scratch, c, l0 > 0)
+                panel += neighbours
         for i in range(F):
             for panel in range(first, end):
                 start = max(0, panel * NR - before)
@@ -198,7 +203,7 @@ def run_outer(plan, few, many, bias, out, num_threads):
     scratch = empty(num_threads * scratch_step, out.dtype)
     outer_rows(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, blocking.outer_block(L), scratch, scratch_step,
+        plan.table, even(L, L_BLOCK), scratch, scratch_step,
     )  # fmt: skip
 
 
@@ -208,12 +213,12 @@ def run_stream(plan, few, many, bias, out, num_threads):
     panels = -(-K // NR) + 1  # at most: one more where they begin at whole vectors
     rows = -(-F // panel_rows(F)) * panel_rows(F)
     num_threads = min(num_threads, len(out) * panels)  # each has its copy
-    block = min(panels, blocking.stream_panels(rows * NR * out.itemsize))
-    scratch_step = (blocking.STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
+    block = min(panels, max(1, BYTES_OF_SUMS // (rows * NR * out.itemsize)))
+    scratch_step = (STREAM_ROWS + -(-rows * L // NR) + block * rows) * NR
     scratch = empty(num_threads * scratch_step, out.dtype)
     stream_columns(
         num_threads, flat(few), flat(many), scratch if bias is None else flat(bias), bias is not None, flat(out),
-        plan.table, blocking.STREAM_ROWS, block, scratch, scratch_step,
+        plan.table, block, scratch, scratch_step,
     )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from numpy cimport ndarray
 
 from fastcnn_kernels.address cimport address
 from fastcnn_kernels.gemm.micro cimport OUTER_ROWS, panel_width, real
+from fastcnn_kernels.gemm.panels cimport even_tile
 from fastcnn_kernels.gemm.small.rows cimport multiply_strip, row_of, strip_columns
 
-from fastcnn_kernels.gemm.blocking import L_BLOCK, even
+from fastcnn_kernels.gemm.blocking import L_BLOCK
 
 
 cdef void multiply_share(
@@ -46,7 +47,7 @@ cdef int run_product(
     cdef const real* b_start = <const real*>address(b)
     cdef Py_ssize_t L = b.shape[1], N = b.shape[2], row_step = 1 if transpose_a else L, a_step = M if transpose_a else 1
     cdef Py_ssize_t z_step_a = M * L if a.shape[0] > 1 else 0, z_step_b = L * N if b.shape[0] > 1 else 0
-    cdef Py_ssize_t block = even(L, L_BLOCK), worker
+    cdef Py_ssize_t block = even_tile(L, L_BLOCK), worker
     workers = <int>min(workers, Z * (M // OUTER_ROWS))
     if workers == 1:  # a parallel region of one thread takes a microsecond
         with nogil:
