@@ -16,8 +16,7 @@ from fastcnn_kernels import table
 from fastcnn_kernels.conv2d.cases import HEADLINE, Layer
 from fastcnn_kernels.conv2d.winograd import blocking, geometry
 from fastcnn_kernels.conv2d.winograd import numba_ as winograd
-from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import MOST_ROWS
+from fastcnn_kernels.gemm.numba_llvm import MOST_ROWS, MR, VECTOR_BYTES, panel_width
 from fastcnn_kernels.numba_support import compiled
 
 LAYERS = ("ResNet-50 56x56 64", "ResNet-50 14x14 256", "VGG conv3 56x56 256 batch 1")

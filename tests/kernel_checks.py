@@ -1,6 +1,11 @@
 """What every kernel test needs: rows, cases, the float64 oracle, and the bound that a theorem gives."""
 
+import ctypes
+import mmap
+import sys
+
 import numpy as np
+import pytest
 
 from fastcnn_kernels import cpu, oracle, table
 from fastcnn_kernels.cases import Case
@@ -131,3 +136,19 @@ def random_matmul(rng) -> Case:
     flags = dict(zip(names, rng.integers(0, 2, 3).astype(bool).tolist(), strict=True))
     L, shared = int(rng.choice([1, 2, 9, 33, 50, 1030])), str(rng.choice(["", "a", "b"]))
     return gemm_cases.matmul("random", "edge", M, N, L, Z, shared=shared, **flags)
+
+
+needs_guard_pages = pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
+
+
+def guarded(array, side):
+    """Return a copy that lies between pages that may not be touched, at the first or the last of its own."""
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    block = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
+    libc, start = ctypes.CDLL(None, use_errno=True), ctypes.addressof(ctypes.c_char.from_buffer(block))
+    for guard in (start, start + mmap.PAGESIZE + size):
+        assert libc.mprotect(ctypes.c_void_p(guard), mmap.PAGESIZE, 0) == 0
+    place = mmap.PAGESIZE + (size - array.nbytes if side == "end" else 0)
+    copy = np.frombuffer(block, array.dtype, array.size, place).reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -1,8 +1,5 @@
 """Every row of the table against the oracle: exact on integers, inside the theorem's bound on reals."""
 
-import ctypes
-import mmap
-import sys
 from collections import Counter
 
 import numpy as np
@@ -18,6 +15,8 @@ from kernel_checks import (
     ROWS,
     assert_exact,
     assert_within_bound,
+    guarded,
+    needs_guard_pages,
     plain_rows,
     random_layer,
     random_matmul,
@@ -235,20 +234,7 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
     assert compared
 
 
-def guarded(array, side):
-    """Return a copy that lies between pages that may not be touched, at the first or the last of its own."""
-    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    block = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
-    libc, start = ctypes.CDLL(None, use_errno=True), ctypes.addressof(ctypes.c_char.from_buffer(block))
-    for guard in (start, start + mmap.PAGESIZE + size):
-        assert libc.mprotect(ctypes.c_void_p(guard), mmap.PAGESIZE, 0) == 0
-    place = mmap.PAGESIZE + (size - array.nbytes if side == "end" else 0)
-    copy = np.frombuffer(block, array.dtype, array.size, place).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
+@needs_guard_pages
 @pytest.mark.parametrize("side", ["begin", "end"])
 @pytest.mark.parametrize("kernel", ROWS, ids=row_id)
 def test_nothing_is_read_outside_the_arrays(kernel, side):

@@ -6,6 +6,7 @@ import torch
 
 import fastcnn as fc
 from fastcnn_kernels import table
+from kernel_checks import guarded, needs_guard_pages
 
 
 def conv(x, w, b, **options):
@@ -197,6 +198,28 @@ def test_place_in_a_cache_line(a_shape, b_shape, transpose_b, dtype, backend):
     np.testing.assert_allclose(results[0], expected, rtol=0, atol=100 * L * np.finfo(dtype).eps)
     for result in results[1:]:
         assert_equal([result], [results[0]])
+
+
+@needs_guard_pages
+@pytest.mark.parametrize("backend", ["numba", "cython"])
+@pytest.mark.parametrize(("a_shape", "b_shape", "transpose_b"), SKINNY)
+def test_place_in_a_cache_line_beside_guard_pages(a_shape, b_shape, transpose_b, backend):
+    """Whole vectors of one operand meet those of the other, which begin before it: those lanes may not be read."""
+    a, b = arrays_of([a_shape, b_shape], "float32")
+    (Z, M, _), N = a_shape, b_shape[1 if transpose_b else 2]
+    kernel = next(row for row in table.KERNELS if row.name == f"matmul_skinny_{backend}")
+    options = {"bias": None, "transpose_a": False, "transpose_b": transpose_b, "num_threads": 1}
+    expected = np.empty((Z, M, N), "float32")
+    kernel.load(a=a, b=b, out=expected, **options)
+    for side in ("begin", "end"):
+        for elements in range(LINE_BYTES // a.itemsize):
+            for first, second in [
+                (guarded(a, side), behind_a_line(b, elements)),
+                (behind_a_line(a, elements), guarded(b, side)),
+            ]:
+                out = guarded(np.full_like(expected, np.nan), side)
+                kernel.load(a=first, b=second, out=out, **options)
+                assert_equal([out], [expected])
 
 
 @pytest.mark.parametrize("backend", table.BACKENDS)

@@ -12,7 +12,8 @@
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
  * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after BLIS.)
  *
- * The type-generic bodies are vectors_body.h, copies_body.h, products_body.h and dots_body.h, included once per dtype.
+ * The type-generic bodies are vectors_body.h, copies_body.h, products_body.h, tiles_body.h and dots_body.h, each
+ * included once per dtype.
  * Vectors are GCC/Clang vector extensions; any other compiler takes the plain loops.
  */
 #ifndef FASTCNN_MICRO_H
@@ -141,6 +142,7 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #include "vectors_body.h"
 #include "copies_body.h"
 #include "products_body.h"
+#include "tiles_body.h"
 #include "dots_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE
@@ -178,6 +180,7 @@ enum { MOST_DOTS = DOT_ROWS * DOT_COLUMNS > DOT_COLUMNS_OF_ONE_ROW ? DOT_ROWS * 
 #include "vectors_body.h"
 #include "copies_body.h"
 #include "products_body.h"
+#include "tiles_body.h"
 #include "dots_body.h"
 #undef MASKED_LOAD
 #undef MASKED_MERGE

@@ -29,6 +29,12 @@ LINE_BYTES = 64
 STREAMS = 16
 #: Panels of B to ask ahead while they are packed, as in micro.h.
 PANELS_AHEAD = 4
+#: Steps of the sum to ask ahead, as in micro.h.
+STEPS_AHEAD_A, STEPS_AHEAD_B = 16, 8
+#: Rows of a tile of one vector: as many as it has floats, where they are more.
+MOST_ROWS = max(MR, VECTOR_BYTES // 4)
+#: Rows up to which a direct tile is four and three vectors wide, as in micro.h.
+WIDE_ROWS, MIDDLE_ROWS = (6, 9) if MR > 6 else (2, 4)
 
 
 def lanes_of(array_type):
@@ -77,6 +83,12 @@ def prefetch_line(builder, pointer, to_write, locality=3):
     builder.call(function, [builder.bitcast(pointer, byte), int32(to_write), int32(locality), int32(1)])
 
 
+def prefetch_vectors(builder, pointer, offset, VL, vectors, locality=3):
+    """Ask for the lines of neighbouring vectors."""
+    for j in range(0, vectors, LINE_BYTES // VECTOR_BYTES):
+        prefetch_line(builder, builder.gep(pointer, [builder.add(offset, offset.type(j * VL))]), 0, locality)
+
+
 def multiply_add(builder, x, y, total):
     """Return x * y + total, fused where the level has it."""
     if not FMA:
@@ -94,6 +106,19 @@ def broadcast_load(builder, pointer, index, vector_type):
     one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.IntType(32)(0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
     return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), mask)
+
+
+def add_products(builder, left, columns, totals):
+    """Sums of rows by columns, to each of which the product of its row's ``left(i)`` and its column is added.
+
+    A row's broadcast comes just before its products: all at once, they would not fit registers.
+    """
+    results: list[ir.Value] = []
+    for i in range(len(totals) // len(columns)):
+        value = left(i)
+        for column in columns:
+            results.append(multiply_add(builder, value, column, totals[len(results)]))
+    return results
 
 
 def shuffle(builder, x, y, lanes):
@@ -222,6 +247,34 @@ def store_masked(builder, value, pointer, offset, mask):
     """Store the lanes in the mask."""
     address = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
     call_masked(builder, "store", ir.VoidType(), [value, address, ir.IntType(32)(1), mask])
+
+
+def load_lanes(builder, pointer, vector_type, offset, mask):
+    """Load a vector, or its lanes in the mask if that is not None."""
+    if mask is None:
+        return load(builder, pointer, vector_type, offset)
+    return load_masked(builder, pointer, vector_type, offset, mask)
+
+
+def store_lanes(builder, value, pointer, offset, mask):
+    """Store a vector, or its lanes in the mask if that is not None."""
+    if mask is None:
+        store(builder, value, pointer, offset)
+    else:
+        store_masked(builder, value, pointer, offset, mask)
+
+
+def store_sums(builder, sums, target, offsets, accumulate, masks=None):
+    """Store vectors of sums, or their lanes in the masks, added to what is there if `accumulate`."""
+    places = list(zip(sums, offsets, masks or [None] * len(sums), strict=True))
+    with builder.if_else(accumulate) as (add, overwrite):
+        with add:
+            for value, offset, mask in places:
+                total = builder.fadd(load_lanes(builder, target, value.type, offset, mask), value)
+                store_lanes(builder, total, target, offset, mask)
+        with overwrite:
+            for value, offset, mask in places:
+                store_lanes(builder, value, target, offset, mask)
 
 
 def store_compressed(builder, value, pointer, offset, mask):

@@ -1,7 +1,8 @@
 """Panels: how many rows each has, and packing them; the twin is ``panels.pxd``. Their order is in ``micro.h``."""
 
-from fastcnn_kernels.gemm.numba_copies import prefetch_far, take_steps, transpose, zero_run
+from fastcnn_kernels.gemm.numba_copies import prefetch_far, take_steps, zero_run
 from fastcnn_kernels.gemm.numba_llvm import MR, STREAMS, VECTOR_BYTES
+from fastcnn_kernels.gemm.numba_transposes import transpose
 from fastcnn_kernels.numba_support import compiled, threaded
 
 

@@ -8,10 +8,11 @@ from fastcnn_kernels.conv2d.channels_last import geometry
 from fastcnn_kernels.conv2d.handover import to_numpy_row
 from fastcnn_kernels.conv2d.numba_ import any_nonfinite
 from fastcnn_kernels.gemm.blocking import packing_threads
-from fastcnn_kernels.gemm.numba_copies import put_steps, transpose, transpose_far, zero_run
+from fastcnn_kernels.gemm.numba_copies import put_steps, zero_run
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import pixel_sums, plane_sums, tile_vectors
 from fastcnn_kernels.gemm.numba_panels import panel_pitch, panel_rows
+from fastcnn_kernels.gemm.numba_tiles import pixel_sums, plane_sums, tile_vectors
+from fastcnn_kernels.gemm.numba_transposes import transpose, transpose_far
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 

@@ -16,7 +16,6 @@ from fastcnn_kernels.gemm.numba_copies import (
     split_row,
     steps_to,
     take_steps,
-    transpose,
     zero_run,
 )
 from fastcnn_kernels.gemm.numba_dots import (
@@ -30,8 +29,9 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import direct, spread, tile_vectors
 from fastcnn_kernels.gemm.numba_panels import even_tile, pack_block
+from fastcnn_kernels.gemm.numba_tiles import direct, spread, tile_vectors
+from fastcnn_kernels.gemm.numba_transposes import transpose
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, remembered, room

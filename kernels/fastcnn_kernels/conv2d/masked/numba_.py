@@ -27,8 +27,8 @@ from fastcnn_kernels.gemm.numba_llvm import (
     VECTOR_BYTES,
     panel_width,
 )
-from fastcnn_kernels.gemm.numba_micro import direct, masked, tile_vectors
 from fastcnn_kernels.gemm.numba_panels import even_tile, pack_panels
+from fastcnn_kernels.gemm.numba_tiles import direct, masked, tile_vectors
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room

@@ -20,20 +20,10 @@ from fastcnn_kernels.conv2d.winograd.numba_transforms import (
 )
 from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
-from fastcnn_kernels.gemm.numba_copies import (
-    copy_run,
-    transpose,
-    zero_run,
-)
-from fastcnn_kernels.gemm.numba_llvm import (
-    MR,
-    VECTOR_BYTES,
-    panel_width,
-)
-from fastcnn_kernels.gemm.numba_micro import (
-    MOST_ROWS,
-    micro,
-)
+from fastcnn_kernels.gemm.numba_copies import copy_run, zero_run
+from fastcnn_kernels.gemm.numba_llvm import MOST_ROWS, MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_transposes import transpose
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 from fastcnn_kernels.prepacked import keep, room

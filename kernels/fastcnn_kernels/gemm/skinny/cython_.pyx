@@ -157,7 +157,8 @@ cdef void stream_columns(
     cdef Py_ssize_t row_panels = (F + mr - 1) // mr, tile = mr * NR, before = columns_before(many, table)
     cdef Py_ssize_t panels = (before + K + NR - 1) // NR
     cdef Py_ssize_t task = Z * panels * worker // workers, last = Z * panels * (worker + 1) // workers
-    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, neighbours, i, j, l, start, columns, right_step
+    cdef Py_ssize_t z, packed_z = -1, step, l0, count, first, end, panel, neighbours, i, j, l, start, columns
+    cdef Py_ssize_t right_step
     cdef const real* right
     cdef const real* row
     cdef real* target

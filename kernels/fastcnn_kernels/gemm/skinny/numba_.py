@@ -7,11 +7,7 @@ start index stand for a C pointer.
 import numpy as np
 
 from fastcnn_kernels.gemm.blocking import L_BLOCK, even
-from fastcnn_kernels.gemm.numba_copies import (
-    copy_run,
-    transpose,
-    zero_run,
-)
+from fastcnn_kernels.gemm.numba_copies import copy_run, zero_run
 from fastcnn_kernels.gemm.numba_dots import (
     DOT_COLUMNS,
     DOT_COLUMNS_OF_ONE_ROW,
@@ -21,6 +17,7 @@ from fastcnn_kernels.gemm.numba_dots import (
 from fastcnn_kernels.gemm.numba_llvm import VECTOR_BYTES, panel_width
 from fastcnn_kernels.gemm.numba_micro import OUTER_ROWS, OUTER_VECTORS, outer, stream
 from fastcnn_kernels.gemm.numba_panels import even_tile, panel_rows
+from fastcnn_kernels.gemm.numba_transposes import transpose
 from fastcnn_kernels.gemm.skinny import geometry
 from fastcnn_kernels.gemm.skinny.blocking import BYTES_OF_SUMS, STREAM_ROWS
 from fastcnn_kernels.memory import empty

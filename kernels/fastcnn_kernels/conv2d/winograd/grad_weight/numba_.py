@@ -13,9 +13,10 @@ from fastcnn_kernels.conv2d.winograd.numba_points import GRADIENT, IMAGE
 from fastcnn_kernels.conv2d.winograd.numba_transforms import patches, taps, watch
 from fastcnn_kernels.conv2d.winograd.remainders import numba_ as copies
 from fastcnn_kernels.conv2d.winograd.remainders.dilation import taking_dilation
-from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, transpose, zero_run
-from fastcnn_kernels.gemm.numba_llvm import MR, VECTOR_BYTES, panel_width
-from fastcnn_kernels.gemm.numba_micro import MOST_ROWS, micro
+from fastcnn_kernels.gemm.numba_copies import add_vectors, put_steps, zero_run
+from fastcnn_kernels.gemm.numba_llvm import MOST_ROWS, MR, VECTOR_BYTES, panel_width
+from fastcnn_kernels.gemm.numba_micro import micro
+from fastcnn_kernels.gemm.numba_transposes import transpose
 from fastcnn_kernels.memory import empty
 from fastcnn_kernels.numba_support import compiled, flat, threaded
 
