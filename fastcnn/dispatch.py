@@ -137,7 +137,7 @@ def _known(step: Step, choice: str, algorithm: str) -> Chosen:
 
 def least_parallel(kernel: table.Kernel) -> int:
     """Operations from which on a kernel runs on several threads, unless it was measured otherwise."""
-    return max(threads.PARALLEL_WORK[kernel.backend], kernel.serial_work)
+    return threads.PARALLEL_WORK[kernel.backend] if kernel.parallel_work is None else kernel.parallel_work
 
 
 @cache

@@ -179,7 +179,7 @@ def test_products_of_little_work_stay_on_one_thread():
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "acquire", lambda work, least: seen.append(work >= least) or 1)
-        for inner in (row.serial_work // 20_000 - 1, row.serial_work // 20_000):  # 2 x 100 x 100 x inner operations
+        for inner in (row.parallel_work // 20_000 - 1, row.parallel_work // 20_000):  # 2 x 100 x 100 x inner operations
             fc.matmul(np.ones((100, inner)), np.ones((100, inner)).T, backend="cython")
     assert seen == [False, True]
 

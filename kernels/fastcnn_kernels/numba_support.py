@@ -53,8 +53,11 @@ def _enter(typingctx, entry, arguments, worker, workers):
 @functools.partial(_plain, parallel=True)
 def _on_workers(entry, arguments, workers):
     """Let each worker do its share: the one parallel loop, as to compile another takes more than a second."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(workers, numba.config.NUMBA_NUM_THREADS))
     for worker in prange(workers):
         _enter(entry, arguments, worker, workers)
+    numba.set_num_threads(before)
 
 
 @intrinsic
@@ -96,16 +99,8 @@ def threaded(work: Callable[..., None]) -> Any:
     def launch(num_threads, *arguments):
         if num_threads == 1:
             share(*arguments, 0, 1)
-            return
-        before, wanted = numba.get_num_threads(), min(num_threads, numba.config.NUMBA_NUM_THREADS)
-        if wanted == before:
+        else:
             all_shares(num_threads, *arguments)
-            return
-        numba.set_num_threads(wanted)
-        try:
-            all_shares(num_threads, *arguments)
-        finally:
-            numba.set_num_threads(before)
 
     launched: Any = launch
     launched.share = share

@@ -66,8 +66,8 @@ class Kernel:
         another one is faster.
     cannot : callable
         The part of `refuses` that is no matter of speed: what this kernel would get wrong.
-    serial_work : int
-        Operations of a call below which one thread is the faster one on any backend.
+    parallel_work : int or None
+        Operations of a call from which on several threads are the faster ones, if not as many as of most kernels.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Kernel:
     tile: tuple[int, ...] = ()
     refuses: Callable[..., str] = takes_everything
     cannot: Callable[..., str] = takes_everything
-    serial_work: int = 0
+    parallel_work: int | None = None
 
     @property
     def load(self) -> Callable[..., None]:
@@ -134,13 +134,13 @@ class Family(NamedTuple):
     cannot: Callable[..., str] = takes_everything
     algorithm: str = "direct"
     tile: tuple[int, ...] = ()
-    serial_work: int = 0
+    parallel_work: dict[str, int] | None = None  # by backend
 
 
-def _limited(name: str, folder: str, serial_work: int = 0) -> Family:
+def _limited(name: str, folder: str, parallel_work: dict[str, int] | None = None) -> Family:
     """Family whose geometry says what it refuses, and what it cannot do."""
     geometry = f"fastcnn_kernels.{folder}.geometry"
-    return Family(name, folder, _refusal(geometry), _refusal(geometry, "cannot"), serial_work=serial_work)
+    return Family(name, folder, _refusal(geometry), _refusal(geometry, "cannot"), parallel_work=parallel_work)
 
 
 def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
@@ -149,17 +149,21 @@ def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
     return Family(f"winograd{m}", folder, refuses, cannot, f"winograd{m}", (m,))
 
 
+#: Kernels that read a large matrix, at a few operations an element: two cores read it sooner.
+_READING = {"cython": 200_000, "numba": 400_000}
+#: Operands packed by two cores are fetched from both.
+_PACKING = {"cython": 5_000_000, "numba": 5_000_000}
 #: Families of an op in order of preference.
 _MATMUL = [
-    _limited("small", "gemm.small", serial_work=1_000_000),
-    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), serial_work=200_000),
-    Family("", "gemm", serial_work=5_000_000),  # its operands, packed by two cores, are fetched from both
+    _limited("small", "gemm.small", {"cython": 1_000_000}),
+    Family("skinny", "gemm.skinny", _refusal("fastcnn_kernels.gemm.skinny.geometry"), parallel_work=_READING),
+    Family("", "gemm", parallel_work=_PACKING),
 ]
 _SPARSE = _refusal("fastcnn_kernels.conv2d.geometry")
-_DENSE = _limited("dense", "conv2d.dense", serial_work=200_000)
+_DENSE = _limited("dense", "conv2d.dense", _READING)
 _NOT_DEPTHWISE = _refusal("fastcnn_kernels.conv2d.depthwise.geometry", "cannot")
 _DEPTHWISE = Family("depthwise", "conv2d.depthwise", _NOT_DEPTHWISE, _NOT_DEPTHWISE)
-_POINTWISE = _limited("pointwise", "conv2d.pointwise", serial_work=500_000)
+_POINTWISE = _limited("pointwise", "conv2d.pointwise", {"cython": 500_000})
 _MASKED = _limited("masked", "conv2d.masked")
 _DIRECT = Family("direct", "conv2d.direct", _refusal("fastcnn_kernels.conv2d.direct.geometry"), _SPARSE)
 _CONV2D = [
@@ -196,7 +200,7 @@ def _rows(op: str, families: list[Family]) -> list[Kernel]:
             tile=family.tile,
             refuses=family.refuses,
             cannot=family.cannot,
-            serial_work=family.serial_work,
+            parallel_work=(family.parallel_work or {}).get(backend),
         )
         for backend in ("cython", "numba")
         for family in families
