@@ -88,7 +88,12 @@ def main() -> int:
     args = parser.parse_args()
     fc.set_num_threads(args.threads)
 
-    layers = {layer[2:]: layer for layer in selection.choose(args.layers, args.only)}  # shapes that occur twice, once
+    try:
+        layers = {layer[2:]: layer for layer in selection.choose(args.layers, args.only)}  # shapes that occur twice, once
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not layers:
+        parser.error(f"--only {args.only!r}: no layer has this in its name")
     rows = []
     for layer in layers.values():
         for direction in args.dirs:

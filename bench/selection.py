@@ -57,10 +57,12 @@ def read_layers(path: Path) -> list[Layer]:
     Raises
     ------
     ValueError
-        If a layer's P and Q are not what its other sizes give.
+        If the file holds no layers, or a layer's P and Q are not what its other sizes give.
     """
     layers = []
     for entry in json.loads(path.read_text()):
+        if missing := {"name", *"NCHWKRSPQ"} - set(entry):
+            raise ValueError(f"{path.name}: an entry is no convolution layer: it has no {', '.join(sorted(missing))}")
         layer = Layer(
             name=entry["name"],
             group=entry.get("cls", path.stem),

@@ -107,9 +107,13 @@ def _emit_outer(builder, vectors, columns, vector_type, L, a, row_step, a_step, 
         masks[-1] = first_lanes(builder, lanes, vector_type)
     tiles = [(i, j) for i in range(OUTER_ROWS) for j in range(vectors)]
     starts = [builder.mul(row_step, intp(i)) for i in range(OUTER_ROWS)]
+    # Down the columns of A no prefetcher follows; lines that share a set of L1 are as few as its ways hold.
+    down = builder.icmp_signed("==", row_step, intp(1))
+    ahead = builder.select(down, builder.mul(a_step, intp(STEPS_AHEAD_B)), intp(0))
 
     def body(index, totals):
         along, below = builder.mul(index, a_step), builder.mul(index, b_step)
+        prefetch_line(builder, builder.gep(a, [builder.add(along, ahead)]), 0)
         row = [load_lanes(builder, b, vector_type, builder.add(below, intp(j * VL)), masks[j]) for j in range(vectors)]
         return add_products(
             builder, lambda i: broadcast_load(builder, a, builder.add(starts[i], along), vector_type), row, totals

@@ -142,7 +142,10 @@ INLINE void NAME(outer_rows)(const int vectors, const int whole, int columns, pt
     NAME(vec) acc[OUTER_ROWS][OUTER_VECTORS];
     UNROLL for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (NAME(vec)){0};
+    /* Down the columns of A no prefetcher follows; lines that share a set of L1 are as few as its ways hold. */
+    const ptrdiff_t ahead = row_step == 1 ? STEPS_AHEAD_B * a_step : 0;
     for (ptrdiff_t l = 0; l < L; l++, a += a_step, b += b_step) {
+        PREFETCH(a + ahead);
         NAME(vec) row[OUTER_VECTORS];
         UNROLL for (int j = 0; j < vectors; j++)
             row[j] = j < full ? NAME(load)(b + j * VL) : NAME(load_masked)(lanes, b + j * VL);

@@ -38,10 +38,10 @@ def images_at_a_time(rows_step: int, blocks: int, images: int, bytes_per_image: 
     return max(1, min(DOT_IMAGES, images, DOT_PIXELS // rows_step, 2 * L2_BYTES_FOR_PLANES // bytes_per_image))
 
 
-def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
-    """Output rows per task: as many as fit, fewer while there would be fewer than `TASKS` tasks."""
+def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int, tasks: int) -> int:
+    """Output rows per task: as many as fit, fewer while there would be fewer than so many tasks."""
     fitting = max(1, L2_BYTES_FOR_PLANES // bytes_per_row)
-    wanted = -(-rows // -(-TASKS // tasks_per_block))
+    wanted = -(-rows // -(-tasks // tasks_per_block))
     blocks = -(-rows // max(1, min(fitting, wanted)))
     return -(-rows // blocks)
 
@@ -52,6 +52,11 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
 FEWEST_LANES, FEWEST_FULL, LONG_SUM = 16, 0.75, 96
 #: Their filters pass once for each block of rows: they have to stay in L2, unless several products share the planes.
 L2_BYTES_FOR_FILTERS = 2 << 20
+
+
+def tasks_beside_filters(filter_bytes: int, num_threads: int) -> int:
+    """Tasks of a layer at least: two a thread if its filters, which pass in each, come from L3."""
+    return TASKS if filter_bytes <= 2 * L2_BYTES_FOR_FILTERS else min(TASKS, 2 * num_threads)
 
 
 def channels_in_lanes(M: int, L: int, VL: int) -> bool:

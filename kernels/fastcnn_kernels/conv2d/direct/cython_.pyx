@@ -357,7 +357,8 @@ def conv2d(
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, int num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
-        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
+        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize,
+        num_threads,
     )
     if out.itemsize == 4:
         return run_plan(plan, dy, weight, None, out, <float*>address(out), 0, None, num_threads)

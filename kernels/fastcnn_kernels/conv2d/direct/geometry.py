@@ -60,11 +60,12 @@ def _axis(size, count, stride, before, offsets):
 
 
 def _plan(
-    shape, image, output, row_pixels, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1
+    shape, image, output, row_pixels, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1,
+    tasks=blocking.TASKS,
 ):  # fmt: skip
     """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows.
 
-    `row_pixels` are the pixels of an output row of each.
+    `row_pixels` are the pixels of an output row of each; `tasks` are those of the layer, at least.
     """
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
@@ -72,7 +73,7 @@ def _plan(
     F = len(phases_h) * len(phases_w)
     row_by_row = all(blocking.row_by_row(pixels, VL) for pixels in row_pixels)
     width = -(-(Q + extra_w) // VL) * VL if row_by_row else Q + extra_w
-    PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups)
+    PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups, tasks)
     PB += PB % pool
     rows = PB + extra_h
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
@@ -138,8 +139,11 @@ def forward(x_shape, weight_shape, out_shape, stride, padding, dilation, groups,
 
 
 @planned
-def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, VL):
-    """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap."""
+def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, groups, MR, VL, num_threads):
+    """Plan of ``conv2d_grad_input``: a product for each remainder of the pixel's position that meets a tap.
+
+    The number of threads decides how many tasks there are, and no digit.
+    """
     (N, K, P, Q), (_, Cg, R, S), (_, C, H, W) = dy_shape, weight_shape, out_shape
     (sh, sw), Kg = stride, K // groups
     row_taps, column_taps = (
@@ -174,6 +178,7 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
         (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb),
         [-(-(W - b) // sw) for b, columns in enumerate(column_taps) if columns], rows_axis, columns_axis, products,
         (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR, VL,
+        tasks=blocking.tasks_beside_filters(4 * K * Cg * R * S, num_threads),
     )  # fmt: skip
 
 

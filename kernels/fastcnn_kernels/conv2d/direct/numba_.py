@@ -325,8 +325,9 @@ def conv2d(
 def conv2d_grad_input(*, dy, weight, out, stride, padding, dilation, groups, num_threads):
     """Gradient of the input."""
     plan = geometry.grad_input(
-        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize
-    )
+        dy.shape, weight.shape, out.shape, stride, padding, dilation, groups, MR, VECTOR_BYTES // out.itemsize,
+        num_threads,
+    )  # fmt: skip
     if plan.pads and any_nonfinite(flat(weight), num_threads):
         return False
     run_plan(plan, dy, weight, None, out, 0, None, num_threads)
