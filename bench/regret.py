@@ -89,11 +89,12 @@ def main() -> int:
     fc.set_num_threads(args.threads)
 
     try:
-        layers = {layer[2:]: layer for layer in selection.choose(args.layers, args.only)}  # shapes that occur twice, once
+        chosen = selection.choose(args.layers, args.only)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if not layers:
+    if not chosen:
         parser.error(f"--only {args.only!r}: no layer has this in its name")
+    layers = {layer[2:]: layer for layer in chosen}  # shapes that occur twice, once
     rows = []
     for layer in layers.values():
         for direction in args.dirs:

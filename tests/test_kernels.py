@@ -219,6 +219,7 @@ def test_real_results_are_bitwise_equal_for_any_number_of_threads(kernel, dtype)
         conv2d_cases.layer("pointwise, strided", "edge", 2, 20, 17, 34, 1, stride=2, groups=2),
         conv2d_cases.layer("dense layer", "edge", 40, 30, 3, 70, 3),
         conv2d_cases.layer("panels of one run, sums of two blocks", "edge", 3, 400, 9, 29, 1),
+        conv2d_cases.layer("strided, filters beyond L2", "edge", 1, 344, 8, 344, 3, stride=2, padding=1),
     ]
     several = ("stream", "columns packed", "rows packed", "packed beforehand")
     products = gemm_cases.LAYERS[:2] + [case for case in gemm_cases.EDGES if case.name.startswith(several)]
