@@ -105,7 +105,7 @@ def main() -> int:
             print(f"{layer.name:44} {direction:3} {row['regret']:6.3f}  {row['pick']}", end="")
             print("" if row["pick"] == row["best"] else f"; best {row['best']}", flush=True)
     if not rows:
-        parser.error(f"--only {args.only!r}: no layer has this in its name")
+        parser.error("no two kernels can compute any of these layers")
     print("\nregret: time of the pick over that of the best")
     for line in summary(rows):
         print(f"{line['direction']:3} {line['layers']:4} layers  geometric mean {line['mean']:.3f}  "

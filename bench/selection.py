@@ -1,8 +1,8 @@
 """Which layers are timed: the cases of the kernel tests, and lists of layers in JSON files."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,27 +59,36 @@ def read_layers(path: Path) -> list[Layer]:
     ValueError
         If the file holds no layers, or a layer's P and Q are not what its other sizes give.
     """
-    layers = []
-    for entry in json.loads(path.read_text()):
-        if missing := {"name", *"NCHWKRSPQ"} - set(entry):
-            raise ValueError(f"{path.name}: an entry is no convolution layer: it has no {', '.join(sorted(missing))}")
-        layer = Layer(
-            name=entry["name"],
-            group=entry.get("cls", path.stem),
-            **{letter: entry[letter] for letter in "NCHWKRS"},
-            stride=(entry["stride_h"], entry["stride_w"]),
-            # Negative: a stride that leaves the last rows unread, which padding by 0 does as well.
-            padding=tuple(max(0, entry[name]) for name in ("pad_t", "pad_b", "pad_l", "pad_r")),
-            dilation=(entry["dil_h"], entry["dil_w"]),
-            groups=entry["groups"],
-        )
-        if layer.output != (entry["P"], entry["Q"]):
-            raise ValueError(f"{path.name}: {layer.name}: output {entry['P']} x {entry['Q']} does not fit its sizes")
-        layers.append(layer)
+    try:
+        entries = json.loads(path.read_text())
+        layers = [_layer(entry, path.stem) for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path.name}: not a list of convolution layers: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    if not layers:
+        raise ValueError(f"{path.name}: holds no layers")
     return layers
 
 
-def choose(files: Iterable[Path], only: str) -> list[Layer]:
+def _layer(entry: dict[str, Any], group: str) -> Layer:
+    """Layer of an entry of a file."""
+    layer = Layer(
+        name=entry["name"],
+        group=entry.get("cls", group),
+        **{letter: entry[letter] for letter in "NCHWKRS"},
+        stride=(entry["stride_h"], entry["stride_w"]),
+        # Negative: a stride that leaves the last rows unread, which padding by 0 does as well.
+        padding=tuple(max(0, entry[name]) for name in ("pad_t", "pad_b", "pad_l", "pad_r")),
+        dilation=(entry["dil_h"], entry["dil_w"]),
+        groups=entry["groups"],
+    )
+    if layer.output != (entry["P"], entry["Q"]):
+        raise ValueError(f"{layer.name}: output {entry['P']} x {entry['Q']} does not fit its sizes")
+    return layer
+
+
+def choose(files: list[Path], only: str) -> list[Layer]:
     """Layers of the files, or HEADLINE without any, whose name has `only` in it."""
-    layers = [layer for path in files for layer in read_layers(path)] or HEADLINE
+    layers = [layer for path in files for layer in read_layers(path)] if files else HEADLINE
     return [layer for layer in layers if only in layer.name]

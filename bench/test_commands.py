@@ -47,6 +47,23 @@ def test_a_stored_result_becomes_a_page_and_figures(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "roofline.png", "bars.png"}
 
 
+@pytest.mark.parametrize("command", ["peers", "regret"])
+@pytest.mark.parametrize(("text", "message"), [
+    ("[]", "holds no layers"),
+    ('[{"M": 3, "N": 4, "K": 5}]', "not a list of convolution layers: 'name'"),
+    ("[3]", "not a list of convolution layers"),
+    ("[", "Expecting value"),
+])  # fmt: skip
+def test_a_file_without_layers_is_named(text, message, command, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "layers.json"
+    file.write_text(text)
+    monkeypatch.setattr(sys, "argv", [command, "--layers", str(file)])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"bench.{command}").main()
+    assert end.value.code == 2
+    assert f"layers.json: {message}" in capsys.readouterr().err
+
+
 def test_products_of_a_file(tmp_path, monkeypatch, capsys):
     file = tmp_path / "products.json"
     file.write_text(json.dumps([{"M": 3, "N": 4, "K": 5, "ta": False, "tb": False}]))

@@ -141,14 +141,15 @@ def random_matmul(rng) -> Case:
 needs_guard_pages = pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mmap")
 
 
-def guarded(array, side):
-    """Return a copy that lies between pages that may not be touched, at the first or the last of its own."""
-    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+def guarded(array, side, gap=0):
+    """Return a copy that lies so many elements from a page that may not be touched, before it or behind it."""
+    gap *= array.itemsize
+    size = -(-(array.nbytes + gap) // mmap.PAGESIZE) * mmap.PAGESIZE
     block = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
     libc, start = ctypes.CDLL(None, use_errno=True), ctypes.addressof(ctypes.c_char.from_buffer(block))
     for guard in (start, start + mmap.PAGESIZE + size):
         assert libc.mprotect(ctypes.c_void_p(guard), mmap.PAGESIZE, 0) == 0
-    place = mmap.PAGESIZE + (size - array.nbytes if side == "end" else 0)
+    place = mmap.PAGESIZE + (size - array.nbytes - gap if side == "end" else gap)
     copy = np.frombuffer(block, array.dtype, array.size, place).reshape(array.shape)
     copy[...] = array
     return copy

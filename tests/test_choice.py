@@ -5,7 +5,7 @@ import pytest
 
 import fastcnn as fc
 from fastcnn import threads
-from fastcnn_kernels import cpu, table
+from fastcnn_kernels import cpu
 from fastcnn_kernels.conv2d import blocking as general
 from fastcnn_kernels.conv2d.channels_last import blocking as channels_last
 from fastcnn_kernels.conv2d.dense import blocking as dense
@@ -174,13 +174,24 @@ def test_tiles_of_stride_2_have_to_be_full(size, expected):
     assert kernels(64, 64, size, 3, stride=2, padding=1, batch=2) == expected
 
 
-def test_products_of_little_work_stay_on_one_thread():
-    row = next(row for row in table.kernels_of("matmul") if row.name == "matmul_cython")
-    seen = []
+@pytest.mark.parametrize(
+    ("row", "limit", "operands"),
+    [
+        ("matmul_cython", 5_000_000, lambda work: (np.ones((100, work // 20_000)), np.ones((100, work // 20_000)).T)),
+        ("matmul_numba", 5_000_000, lambda work: (np.ones((100, work // 20_000)), np.ones((100, work // 20_000)).T)),
+        ("matmul_small_cython", 1_000_000, lambda work: (np.ones((50, 50)), np.ones((50, work // 5_000)))),
+        ("matmul_small_numba", 1_000_000, lambda work: (np.ones((50, 50)), np.ones((50, work // 5_000)))),
+        ("matmul_skinny_cython", 200_000, lambda work: (np.ones((work // 200, 100)), np.ones(100))),
+        ("matmul_skinny_numba", 400_000, lambda work: (np.ones((work // 200, 100)), np.ones(100))),
+    ],
+)
+def test_products_of_little_work_stay_on_one_thread(row, limit, operands):
+    backend, seen = row.rpartition("_")[2], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "acquire", lambda work, least: seen.append(work >= least) or 1)
-        for inner in (row.parallel_work // 20_000 - 1, row.parallel_work // 20_000):  # 2 x 100 x 100 x inner operations
-            fc.matmul(np.ones((100, inner)), np.ones((100, inner)).T, backend="cython")
+        for work in (limit - 20_000, limit):
+            assert fc.explain("matmul", *operands(work), backend=backend).kernels == [row]
+            fc.matmul(*operands(work), backend=backend)
     assert seen == [False, True]
 
 

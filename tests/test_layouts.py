@@ -204,7 +204,7 @@ def test_place_in_a_cache_line(a_shape, b_shape, transpose_b, dtype, backend):
 @pytest.mark.parametrize("backend", ["numba", "cython"])
 @pytest.mark.parametrize(("a_shape", "b_shape", "transpose_b"), SKINNY)
 def test_place_in_a_cache_line_beside_guard_pages(a_shape, b_shape, transpose_b, backend):
-    """Whole vectors of one operand meet those of the other, which begin before it: those lanes may not be read."""
+    """Lanes that a vector of one operand has before or behind what it meets of the other may not be read."""
     a, b = arrays_of([a_shape, b_shape], "float32")
     (Z, M, _), N = a_shape, b_shape[1 if transpose_b else 2]
     kernel = next(row for row in table.KERNELS if row.name == f"matmul_skinny_{backend}")
@@ -214,8 +214,8 @@ def test_place_in_a_cache_line_beside_guard_pages(a_shape, b_shape, transpose_b,
     for side in ("begin", "end"):
         for elements in range(LINE_BYTES // a.itemsize):
             for first, second in [
-                (guarded(a, side), behind_a_line(b, elements)),
-                (behind_a_line(a, elements), guarded(b, side)),
+                (guarded(a, side), guarded(b, side, elements)),
+                (guarded(a, side, elements), guarded(b, side)),
             ]:
                 out = guarded(np.full_like(expected, np.nan), side)
                 kernel.load(a=first, b=second, out=out, **options)

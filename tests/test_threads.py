@@ -4,12 +4,15 @@ import sys
 import threading
 import types
 
+import numba
 import numpy as np
 import pytest
+from numba.np.ufunc.parallel import NUM_THREADS
 
 import fastcnn as fc
 from fastcnn import threads
 from fastcnn_kernels import recall, table
+from fastcnn_kernels.numba_support import threaded
 
 # Large enough for each op to pass the threshold below which a call stays on one thread. Processes of their own run
 # few ops, Numba's those with the least to compile, because Numba compiles anew in each.
@@ -142,6 +145,27 @@ def test_threads_are_released_after_an_error(rows, numbers):
     fc.dispatch.forget()
     fc.conv2d(*LARGE)
     assert numbers == [2]
+
+
+def test_numbas_own_number_of_threads_is_left_alone():
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        fc.set_num_threads(2)
+        fc.conv2d(*LARGE, backend="numba")
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_more_workers_than_numba_has_threads_all_do_their_share():
+    @threaded
+    def mark(done, worker, workers):
+        done[worker] = workers
+
+    done = np.zeros(NUM_THREADS + 3)
+    mark(len(done), done)
+    np.testing.assert_array_equal(done, len(done))
 
 
 def test_set_and_get():

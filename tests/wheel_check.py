@@ -58,6 +58,7 @@ def check_archives(folder):
         "gemm/vectors_body.h",
         "gemm/copies_body.h",
         "gemm/products_body.h",
+        "gemm/tiles_body.h",
         "gemm/dots_body.h",
         "gemm/micro.pxd",
         "conv2d/epilogue.pxd",

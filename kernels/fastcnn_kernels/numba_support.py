@@ -9,6 +9,7 @@ from llvmlite import binding, ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.ufunc.parallel import NUM_THREADS
 
 #: How whatever runs without the GIL is compiled: integer division without zero checks.
 _plain = functools.partial(njit, nogil=True, error_model="numpy")
@@ -52,9 +53,13 @@ def _enter(typingctx, entry, arguments, worker, workers):
 
 @functools.partial(_plain, parallel=True)
 def _on_workers(entry, arguments, workers):
-    """Let each worker do its share: the one parallel loop, as to compile another takes more than a second."""
+    """Let each worker do its share: the one parallel loop, as to compile another takes more than a second.
+
+    As many threads take part as there are workers, or as Numba has started, to which it holds the limit: nobody asks
+    whether this raised. Numba's number for the calling thread is then put back.
+    """
     before = numba.get_num_threads()
-    numba.set_num_threads(min(workers, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(workers, NUM_THREADS))
     for worker in prange(workers):
         _enter(entry, arguments, worker, workers)
     numba.set_num_threads(before)

@@ -56,7 +56,8 @@ cdef dict recorded = {}
 #: Of `settle`: variables that are None unless a context says otherwise, and what finds the settings in force.
 cdef tuple variables = ()
 cdef object find_settings
-#: Of what it found the numbers: where no context says otherwise, by the op's argument; how often that became void.
+#: The numbers (see `numbers`) of what it found, where no context says otherwise, by the op's argument; how often that
+#: became void.
 cdef dict settled = {}
 cdef Py_ssize_t changes = 0
 #: Numbers of settings, which stand for them in signatures; no two have the same, ever.
@@ -71,7 +72,7 @@ def settle(tuple context_variables, find):
     context_variables : tuple of ContextVar
         Their default is None.
     find : callable
-        Returns the settings, given the backend argument of an op.
+        Returns the settings, a hashable tuple, given the backend argument of an op.
     """
     global variables, find_settings
     variables, find_settings = context_variables, find

@@ -67,7 +67,7 @@ class Kernel:
     cannot : callable
         The part of `refuses` that is no matter of speed: what this kernel would get wrong.
     parallel_work : int or None
-        Operations of a call from which on several threads are the faster ones, if not as many as of most kernels.
+        Operations from which on a call is faster on several threads; None: as of most kernels of the backend.
     """
 
     name: str
@@ -149,7 +149,8 @@ def _winograd(m: int, folder: str = "conv2d.winograd") -> Family:
     return Family(f"winograd{m}", folder, refuses, cannot, f"winograd{m}", (m,))
 
 
-#: Kernels that read a large matrix, at a few operations an element: two cores read it sooner.
+#: Kernels that read a large matrix, at a few operations an element: two cores read it sooner. (Numba's with OpenMP, as
+#: where GCC's or LLVM's runtime is installed; its own workqueue takes up to 90 us to start.)
 _READING = {"cython": 200_000, "numba": 400_000}
 #: Operands packed by two cores are fetched from both.
 _PACKING = {"cython": 5_000_000, "numba": 5_000_000}

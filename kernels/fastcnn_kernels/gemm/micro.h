@@ -12,9 +12,8 @@
  * AVX-512 has 32 registers: 14 rows x 2 + 2 + the broadcast folded into the multiply's memory operand. AVX2 and SSE2
  * have 16: 6 x 2 + 2 + 1. NEON has 32: 12 x 2 + 2 + 1. (Layout after BLIS.)
  *
- * The type-generic bodies are vectors_body.h, copies_body.h, products_body.h, tiles_body.h and dots_body.h, each
- * included once per dtype.
- * Vectors are GCC/Clang vector extensions; any other compiler takes the plain loops.
+ * The type-generic bodies are vectors_body.h, copies_body.h, products_body.h, tiles_body.h and dots_body.h, each included
+ * once per dtype. Vectors are GCC/Clang vector extensions; any other compiler takes the plain loops.
  */
 #ifndef FASTCNN_MICRO_H
 #define FASTCNN_MICRO_H
@@ -40,7 +39,8 @@
 #endif
 /* Rows of a tile of one vector: as many as it has floats, where they are more. */
 #define MOST_ROWS (VECTOR_BYTES / 4 > MR ? VECTOR_BYTES / 4 : MR)
-/* Direct kernels: rows up to which a tile is four and three vectors wide, beyond them two: v (mr + 1) + 1 registers. The
+/* Rows up to which the loads take the time, not the products: nothing is asked for ahead. Direct kernels: up to which
+ * a tile is four and three vectors wide, beyond them two: v (mr + 1) + 1 registers. The
  * last tile of a plane takes the vectors it needs. The tile of dot products; what it reads of a column before the next one. */
 #if MR > 6
 #define WIDE_ROWS 6

@@ -108,16 +108,16 @@ def broadcast_load(builder, pointer, index, vector_type):
     return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), mask)
 
 
-def add_products(builder, left, columns, totals):
-    """Sums of rows by columns, to each of which the product of its row's ``left(i)`` and its column is added.
+def add_products(builder, pointer, place, columns, totals):
+    """Sums of rows by columns, plus the products of the row's element, at ``place(i)``, and the column.
 
     A row's broadcast comes just before its products: all at once, they would not fit registers.
     """
     results: list[ir.Value] = []
     for i in range(len(totals) // len(columns)):
-        value = left(i)
+        left = broadcast_load(builder, pointer, place(i), columns[0].type)
         for column in columns:
-            results.append(multiply_add(builder, value, column, totals[len(results)]))
+            results.append(multiply_add(builder, left, column, totals[len(results)]))
     return results
 
 

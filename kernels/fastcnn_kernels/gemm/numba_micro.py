@@ -19,7 +19,6 @@ from fastcnn_kernels.gemm.numba_llvm import (
     STEPS_AHEAD_B,
     WIDE_ROWS,
     add_products,
-    broadcast_load,
     emit_call,
     emit_loop,
     emit_switch,
@@ -64,9 +63,7 @@ def _emit_micro(builder, rows, vectors, vector_type, L, a, a_step, b, b_step, pa
         if packing is not None:
             for j, column in enumerate(columns):
                 store(builder, column, packed, builder.add(builder.mul(index, intp(vectors * VL)), intp(j * VL)))
-        return add_products(
-            builder, lambda i: broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type), columns, totals
-        )
+        return add_products(builder, a, lambda i: builder.add(a_offset, intp(i)), columns, totals)
 
     zero = ir.Constant(vector_type, None)
     results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
@@ -87,9 +84,7 @@ def _emit_stream(builder, rows, vector_type, panels, L, a, a_step, b, b_step, c,
             if rows > WIDE_ROWS:
                 prefetch_vectors(builder, columns, builder.add(b_offset, intp(2 * VL)), VL, 2)
             row = [load(builder, columns, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(2)]
-            return add_products(
-                builder, lambda i: broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type), row, totals
-            )
+            return add_products(builder, a, lambda i: builder.add(a_offset, intp(i)), row, totals)
 
         results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
         store_sums(builder, results, target, [intp(number * VL) for number in range(len(tiles))], accumulate)
@@ -115,9 +110,7 @@ def _emit_outer(builder, vectors, columns, vector_type, L, a, row_step, a_step, 
         along, below = builder.mul(index, a_step), builder.mul(index, b_step)
         prefetch_line(builder, builder.gep(a, [builder.add(along, ahead)]), 0)
         row = [load_lanes(builder, b, vector_type, builder.add(below, intp(j * VL)), masks[j]) for j in range(vectors)]
-        return add_products(
-            builder, lambda i: broadcast_load(builder, a, builder.add(starts[i], along), vector_type), row, totals
-        )
+        return add_products(builder, a, lambda i: builder.add(starts[i], along), row, totals)
 
     results = emit_loop(builder, L, 1, [ir.Constant(vector_type, None)] * len(tiles), body)
     offsets = [builder.add(builder.mul(ldc, intp(i)), intp(j * VL)) for i, j in tiles]

@@ -82,9 +82,7 @@ def _emit_direct(builder, rows, vectors, vector_type, L, a, source, offset, bias
             ahead = builder.select(builder.icmp_signed("<", ahead, L), ahead, index)
             prefetch_vectors(builder, source, builder.load(builder.gep(offset, [ahead])), VL, vectors)
         columns = [load(builder, source, vector_type, builder.add(start, intp(j * VL))) for j in range(vectors)]
-        return add_products(
-            builder, lambda i: broadcast_load(builder, a, builder.add(a_offset, intp(i)), vector_type), columns, totals
-        )
+        return add_products(builder, a, lambda i: builder.add(a_offset, intp(i)), columns, totals)
 
     results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
     results = _add_bias(builder, results, vectors, bias, has_bias, vector_type)
@@ -118,12 +116,7 @@ def _emit_masked(
                 )
                 for j in range(vectors)
             ]  # fmt: skip
-            return add_products(
-                builder,
-                lambda i: broadcast_load(builder, panel, builder.add(a_offset, intp(i)), vector_type),
-                columns,
-                totals,
-            )
+            return add_products(builder, panel, lambda i: builder.add(a_offset, intp(i)), columns, totals)
 
         return emit_loop(builder, taps, 1, totals, over_taps)
 
@@ -145,7 +138,7 @@ def _emit_spread(builder, rows, vectors, vector_type, L, source, offset, b, bias
         prefetch_vectors(builder, b, builder.add(b_offset, intp(STEPS_AHEAD_B * vectors * VL)), VL, vectors)
         pixel = builder.gep(source, [builder.load(builder.gep(offset, [index]))])
         right = [load(builder, b, vector_type, builder.add(b_offset, intp(j * VL))) for j in range(vectors)]
-        return add_products(builder, lambda i: broadcast_load(builder, pixel, intp(i), vector_type), right, totals)
+        return add_products(builder, pixel, lambda i: intp(i), right, totals)
 
     results = emit_loop(builder, L, 1, [zero] * len(tiles), body)
     with builder.if_else(has_bias) as (add, leave):
@@ -180,12 +173,7 @@ def _emit_pixels(
                 prefetch_line(builder, builder.gep(panel, [ahead]), 0)
                 pixel = builder.gep(pixels, [builder.mul(column, column_step)])
                 right = [load(builder, pixel, vector_type, start) for start in starts]
-                return add_products(
-                    builder,
-                    lambda i: broadcast_load(builder, panel, builder.add(a_offset, intp(i)), vector_type),
-                    right,
-                    totals,
-                )
+                return add_products(builder, panel, lambda i: builder.add(a_offset, intp(i)), right, totals)
 
             return emit_loop(builder, columns, 1, totals, over_columns)
 
@@ -217,12 +205,7 @@ def _emit_planes(
                 prefetch_line(builder, builder.gep(ahead, [row_starts[i]]), 0)
             source = builder.gep(slab, [builder.mul(pixel, pixel_step)])
             right = [load(builder, source, vector_type, start) for start in starts]
-            return add_products(
-                builder,
-                lambda i: broadcast_load(builder, plane, builder.add(row_starts[i], pixel), vector_type),
-                right,
-                totals,
-            )
+            return add_products(builder, plane, lambda i: builder.add(row_starts[i], pixel), right, totals)
 
         return emit_loop(builder, pixels, 1, totals, over_pixels)
 
@@ -340,7 +323,7 @@ def direct(typing_context, mr, vectors, L, a, a_start, source, source_start, off
 @intrinsic
 def masked(typing_context, mr, vectors, channels, taps, a, a_start, source, source_start, channel_step, offset,
            offset_start, masks, masks_start, bias, bias_start, has_bias, c, c_start, ldc):  # fmt: skip
-    """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see micro.h)."""
+    """``c[mr, vectors * VL] = bias`` + sum over channels and taps of a source read where it lies (see tiles_body.h)."""
     intp, boolean = types.intp, types.boolean
 
     def generate(context, builder, signature, arguments):

@@ -1,8 +1,11 @@
 """Block sizes and limits of the direct kernels, each with its reason."""
 
+from fastcnn_kernels.gemm.blocking import even_share
+
 #: The padded planes of a task, and the rows of dy beside them, stay in L2 with room for the output passing through.
 L2_BYTES_FOR_PLANES = 256 * 1024
-#: A layer makes at least this many tasks if it has the rows; fixed, as chunks of the weight gradient decide rounding.
+#: A layer makes at least this many tasks if it has the rows, unless `rows_beside_filters` decides; fixed, as chunks of
+#: the weight gradient decide rounding.
 TASKS = 16
 #: Chunks of the weight gradient's sum: more than the threads of most machines, few enough to add up quickly.
 WEIGHT_CHUNKS = 16
@@ -38,10 +41,10 @@ def images_at_a_time(rows_step: int, blocks: int, images: int, bytes_per_image: 
     return max(1, min(DOT_IMAGES, images, DOT_PIXELS // rows_step, 2 * L2_BYTES_FOR_PLANES // bytes_per_image))
 
 
-def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int, tasks: int) -> int:
-    """Output rows per task: as many as fit, fewer while there would be fewer than so many tasks."""
+def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int) -> int:
+    """Output rows per task: as many as fit, fewer while there would be fewer than `TASKS` tasks."""
     fitting = max(1, L2_BYTES_FOR_PLANES // bytes_per_row)
-    wanted = -(-rows // -(-tasks // tasks_per_block))
+    wanted = -(-rows // -(-TASKS // tasks_per_block))
     blocks = -(-rows // max(1, min(fitting, wanted)))
     return -(-rows // blocks)
 
@@ -52,11 +55,13 @@ def rows_per_block(bytes_per_row: int, rows: int, tasks_per_block: int, tasks: i
 FEWEST_LANES, FEWEST_FULL, LONG_SUM = 16, 0.75, 96
 #: Their filters pass once for each block of rows: they have to stay in L2, unless several products share the planes.
 L2_BYTES_FOR_FILTERS = 2 << 20
+#: Filters of so many bytes come from L3 for each block of rows, of which there are then as few as make even shares.
+BYTES_OF_LARGE_FILTERS = 4 << 20
 
 
-def tasks_beside_filters(filter_bytes: int, num_threads: int) -> int:
-    """Tasks of a layer at least: two a thread if its filters, which pass in each, come from L3."""
-    return TASKS if filter_bytes <= 2 * L2_BYTES_FOR_FILTERS else min(TASKS, 2 * num_threads)
+def rows_beside_filters(bytes_per_row: int, rows: int, tasks_per_block: int, num_threads: int) -> int:
+    """`rows_per_block` of large filters."""
+    return even_share(tasks_per_block, rows, max(1, L2_BYTES_FOR_PLANES // bytes_per_row), num_threads)
 
 
 def channels_in_lanes(M: int, L: int, VL: int) -> bool:

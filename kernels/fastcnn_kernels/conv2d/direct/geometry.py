@@ -8,6 +8,7 @@ are wanted:
     pixel (p, q), tap t of channel c:    planes[ c F plane + offset[t] + p width + q ]
 """
 
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -61,11 +62,11 @@ def _axis(size, count, stride, before, offsets):
 
 def _plan(
     shape, image, output, row_pixels, rows_axis, columns_axis, products, weight_steps, covers_out, MR, VL, pool=1,
-    tasks=blocking.TASKS,
+    rows_per_block=blocking.rows_per_block,
 ):  # fmt: skip
     """Put a plan together; `products` are built from the size of a plane, which depends on the block of rows.
 
-    `row_pixels` are the pixels of an output row of each; `tasks` are those of the layer, at least.
+    `row_pixels` are the pixels of an output row of each.
     """
     (N, groups, M, channels), (H, W, top, left, sh, sw), (P, Q) = shape, image, output
     phases_h, _, extra_h, pads_h = rows_axis
@@ -73,7 +74,7 @@ def _plan(
     F = len(phases_h) * len(phases_w)
     row_by_row = all(blocking.row_by_row(pixels, VL) for pixels in row_pixels)
     width = -(-(Q + extra_w) // VL) * VL if row_by_row else Q + extra_w
-    PB = blocking.rows_per_block(4 * width * channels * max(1, F), P, N * groups, tasks)
+    PB = rows_per_block(4 * width * channels * max(1, F), P, N * groups)
     PB += PB % pool
     rows = PB + extra_h
     planes_size = -(-(channels * F * rows * width + extra_w + SLACK) // SLACK) * SLACK
@@ -174,11 +175,14 @@ def grad_input(dy_shape, weight_shape, out_shape, stride, padding, dilation, gro
                 )
 
             products.append(product)
+    rows_per_block = blocking.rows_per_block
+    if 4 * Kg * Cg * R * S > blocking.BYTES_OF_LARGE_FILTERS:
+        rows_per_block = partial(blocking.rows_beside_filters, num_threads=num_threads)
     return _plan(
         (N, groups, Cg, Kg), (P, Q, -low_h, -low_w, 1, 1), (Pa, Qb),
         [-(-(W - b) // sw) for b, columns in enumerate(column_taps) if columns], rows_axis, columns_axis, products,
         (R * S, Kg * Cg * R * S), all(row_taps) and all(column_taps), MR, VL,
-        tasks=blocking.tasks_beside_filters(4 * K * Cg * R * S, num_threads),
+        rows_per_block=rows_per_block,
     )  # fmt: skip
 
 

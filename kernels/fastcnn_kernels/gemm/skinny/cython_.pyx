@@ -185,7 +185,7 @@ cdef void stream_columns(
                         zero_run(packed + l * NR + K, NR - K)
                     right = packed
                     right_step = NR
-                neighbours = 1  # several panels of rows meet each panel of columns in turn
+                neighbours = 1  # if panels of rows take turns, and where the first or last one begins elsewhere
                 if row_panels == 1 and panel * NR >= before:
                     neighbours = max(1, min(end, (before + K) // NR) - panel)
                 for i in range(row_panels):

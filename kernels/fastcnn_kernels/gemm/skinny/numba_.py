@@ -157,7 +157,7 @@ def stream_columns(few, many, bias, has_bias, out, table, block, scratch, scratc
                     for l in range(count):
                         copy_run(scratch, packed + l * NR, many, right + l * K, K)
                         zero_run(scratch, packed + l * NR + K, NR - K)
-                neighbours = 1  # several panels of rows meet each panel of columns in turn
+                neighbours = 1  # if panels of rows take turns, and where the first or last one begins elsewhere
                 if row_panels == 1 and panel * NR >= before:
                     neighbours = max(1, min(end, (before + K) // NR) - panel)
                 for i in range(row_panels):
