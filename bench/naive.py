@@ -71,9 +71,13 @@ def main() -> None:
     args = parser.parse_args()
     fc.set_num_threads(args.threads)
 
+    try:
+        layers = selection.choose([], args.only)
+    except ValueError as error:
+        parser.error(str(error))
     peaks = peak.peaks(args.dtype, args.threads)
     rows = []
-    for layer in selection.choose([], args.only):
+    for layer in layers:
         for direction in args.dirs:
             rows.append(measure(layer, direction, args.dtype, args.rounds))
             seconds = rows[-1]["seconds"]
@@ -82,8 +86,6 @@ def main() -> None:
                 if name != NAIVE:
                     print(f"  {name} {seconds[NAIVE] / value:7.1f}x", end="")
             print(flush=True)
-    if not rows:
-        parser.error(f"--only {args.only!r}: no layer has this in its name")
     print("\ngeometric mean of the ratio to the naive NumPy row")
     for line in summary(rows, peaks):
         ratios = "  ".join(f"{name} {ratio:.1f}x" for name, ratio in line["ratios"].items())

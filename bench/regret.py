@@ -92,8 +92,6 @@ def main() -> int:
         chosen = selection.choose(args.layers, args.only)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if not chosen:
-        parser.error(f"--only {args.only!r}: no layer has this in its name")
     layers = {layer[2:]: layer for layer in chosen}  # shapes that occur twice, once
     rows = []
     for layer in layers.values():

@@ -89,6 +89,15 @@ def _layer(entry: dict[str, Any], group: str) -> Layer:
 
 
 def choose(files: list[Path], only: str) -> list[Layer]:
-    """Layers of the files, or HEADLINE without any, whose name has `only` in it."""
+    """Layers of the files, or HEADLINE without any, whose name has `only` in it.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a file holds something else.
+    """
     layers = [layer for path in files for layer in read_layers(path)] if files else HEADLINE
-    return [layer for layer in layers if only in layer.name]
+    chosen = [layer for layer in layers if only in layer.name]
+    if not chosen:
+        raise ValueError(f"--only {only!r}: no layer has this in its name")
+    return chosen

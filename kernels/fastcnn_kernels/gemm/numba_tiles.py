@@ -43,14 +43,24 @@ def tile_vectors(mr):
     return 4 if mr <= WIDE_ROWS else 3 if mr <= MIDDLE_ROWS else 2
 
 
-def _tile_cases(builder, emit, vector_type, mr, vectors, arguments):
-    """Code for every number of rows and of vectors of a direct tile."""
-    cases = [
-        (rows * 4 + width, partial(emit, builder, rows, width, vector_type, *arguments))
-        for rows in range(1, MR + 1)
-        for width in range(1, tile_vectors.py_func(rows) + 1)
-    ]
-    emit_switch(builder, builder.add(builder.mul(mr, mr.type(4)), vectors), cases)
+def _every_tile(emit, place):
+    """Code of an intrinsic: `emit` for every number of rows and of vectors of a direct tile.
+
+    They are its first two arguments; the one at `place` has the dtype.
+    """
+
+    def generate(context, builder, signature, arguments):
+        mr, vectors, *rest = arguments
+        vector_type = vector_type_of(context, signature.args[place])
+        cases = [
+            (rows * 4 + width, partial(emit, builder, rows, width, vector_type, *rest))
+            for rows in range(1, MR + 1)
+            for width in range(1, tile_vectors.py_func(rows) + 1)
+        ]
+        emit_switch(builder, builder.add(builder.mul(mr, mr.type(4)), vectors), cases)
+        return context.get_dummy_value()
+
+    return generate
 
 
 def _add_bias(builder, results, vectors, bias, has_bias, vector_type):
@@ -215,26 +225,16 @@ def _emit_planes(
 
 @intrinsic
 def _direct_code(typing_context, mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[3])
-        _tile_cases(builder, _emit_direct, vector_type, arguments[0], arguments[1], arguments[2:])
-        return context.get_dummy_value()
-
-    return types.void(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc), generate
+    return types.void(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc), _every_tile(_emit_direct, 3)
 
 
 @intrinsic
 def _masked_code(
     typing_context, mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
 ):
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[4])
-        _tile_cases(builder, _emit_masked, vector_type, arguments[0], arguments[1], arguments[2:])
-        return context.get_dummy_value()
-
     return types.void(
         mr, vectors, channels, taps, a, source, channel_step, offset, masks, bias, has_bias, c, ldc
-    ), generate
+    ), _every_tile(_emit_masked, 4)
 
 
 @intrinsic
@@ -257,28 +257,18 @@ def _pixels_code(
     typing_context, mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile,
     accumulate,
 ):  # fmt: skip
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[5])
-        _tile_cases(builder, _emit_pixels, vector_type, arguments[0], arguments[1], arguments[2:])
-        return context.get_dummy_value()
-
     return types.void(
         mr, vectors, images, lines, columns, a, a_step, b, image_step, line_step, column_step, offset, tile, accumulate
-    ), generate
+    ), _every_tile(_emit_pixels, 5)
 
 
 @intrinsic
 def _planes_code(
     typing_context, mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
 ):
-    def generate(context, builder, signature, arguments):
-        vector_type = vector_type_of(context, signature.args[4])
-        _tile_cases(builder, _emit_planes, vector_type, arguments[0], arguments[1], arguments[2:])
-        return context.get_dummy_value()
-
     return types.void(
         mr, vectors, images, pixels, a, a_row, a_image, b, image_step, pixel_step, offset, tile, accumulate
-    ), generate
+    ), _every_tile(_emit_planes, 4)
 
 
 def _direct(mr, vectors, L, a, source, offset, bias, has_bias, c, ldc):
